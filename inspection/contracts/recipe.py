@@ -1,0 +1,69 @@
+"""Recipe: how scores become a decision. Signed and released apart from the weights."""
+
+from typing import ClassVar, Self
+
+from pydantic import Field, model_validator
+
+from inspection.contracts.base import Contract, Name, Part, Probability
+from inspection.contracts.verdict import Band
+
+ANY_DEFECT = "*"
+"""Key of the band on the total defect score, 1 - score(good class)."""
+
+
+class Region(Part):
+    """A rectangle of the frame in pixels."""
+
+    x: int = Field(ge=0)
+    y: int = Field(ge=0)
+    width: int = Field(gt=0)
+    height: int = Field(gt=0)
+
+
+class Tiling(Part):
+    """A grid of native-resolution tiles over the region of interest; ``overlap`` in pixels."""
+
+    rows: int = Field(default=1, ge=1)
+    columns: int = Field(default=1, ge=1)
+    overlap: int = Field(default=0, ge=0)
+
+
+class Limits(Part):
+    """What the product tolerates. The gate compares one-sided upper bounds at ``confidence`` with these rates."""
+
+    escape_rate: Probability
+    overkill_rate: Probability
+    confidence: float = Field(default=0.95, gt=0.5, lt=1.0)
+
+
+class Costs(Part):
+    """Cost of one escape and of one overkill, in the same currency; only their ratio matters."""
+
+    escape: float = Field(default=10.0, gt=0)
+    overkill: float = Field(default=1.0, gt=0)
+
+
+class Recipe(Contract):
+    """Thresholds and geometry of one product. ``thresholds`` has a band per defect class and/or ``"*"`` for any defect."""
+
+    SCHEMA: ClassVar[str] = "escapement.recipe/1.0"
+
+    product: Name
+    version: int = Field(ge=1)
+    good_class: str
+    region: Region | None = None
+    tiling: Tiling = Tiling()
+    thresholds: dict[str, Band]
+    limits: Limits
+    costs: Costs = Costs()
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.thresholds:
+            raise ValueError("a recipe needs at least one threshold")
+        if self.good_class in self.thresholds:
+            raise ValueError(f"the good class {self.good_class!r} cannot have a defect threshold")
+        for name, band in self.thresholds.items():
+            if band.inconclusive > band.ng:
+                raise ValueError(f"threshold {name!r}: inconclusive {band.inconclusive} is above ng {band.ng}")
+        return self

@@ -1,0 +1,110 @@
+"""What a product is and how its loop is tuned: one frozen record per product, kept as JSON in the store."""
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from inspection.contracts import Contract, Costs, Limits, Part, Region, Tiling
+from inspection.contracts.base import Name, Probability
+
+
+class AugmentPlan(Part):
+    """Which changes keep a picture's class. Orientation or colour may *be* the defect: switch those off."""
+
+    flip_horizontal: bool = True
+    flip_vertical: bool = True
+    rotate_90: bool = False
+    shift_scale: float = Field(default=0.05, ge=0, le=0.5)  # share of the picture's side
+    brightness_contrast: float = Field(default=0.2, ge=0, le=1)
+    blur_noise: bool = True
+
+
+class TrainPlan(Part):
+    """How the teacher is trained. ``pretrained``: "hub", "none", or a path to a state_dict (weights only).
+
+    ``warm_start``: begin a retrain from the champion's weights when backbone, size and known classes allow it.
+    """
+
+    backbone: str = "resnet18"
+    pretrained: str = "hub"
+    height: int = Field(default=224, ge=32, le=2048)
+    width: int = Field(default=224, ge=32, le=2048)
+    epochs: int = Field(default=30, ge=1)
+    patience: int = Field(default=8, ge=1)
+    batch_size: int = Field(default=32, ge=2)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=0.02, ge=0)
+    seed: int = 20_26
+    warm_start: bool = False
+    precision: Literal["auto", "32", "bf16", "16"] = "auto"
+    augment: AugmentPlan = AugmentPlan()
+
+
+class StudentPlan(Part):
+    """How the device's network is distilled from the teacher and made small."""
+
+    backbone: str = "mobilenetv4_conv_small"
+    pretrained: str = "none"
+    epochs: int = Field(default=30, ge=1)
+    learning_rate: float = Field(default=2e-3, gt=0)
+    temperature: float = Field(default=2.0, gt=0)
+    hard_label_share: float = Field(default=0.3, ge=0, le=1)
+    calibration_pictures: int = Field(default=128, ge=8)
+    max_balanced_accuracy_drop: Probability = 0.02
+    min_agreement: Probability = 0.97
+
+
+class CollectPlan(Part):
+    """Which pictures are worth asking about: budget of one run, and its shares (the rest goes to the most uncertain)."""
+
+    max_tasks_per_run: int = Field(default=100, ge=1)
+    audit_share: Probability = 0.3  # of the budget: random passed parts, for an unbiased look at what was let through
+    disagree_share: Probability = 0.3  # of the budget: NG or INCONCLUSIVE, so that overkill is seen too
+    max_open_tasks: int = Field(default=400, ge=1)
+
+
+class RetrainPlan(Part):
+    """When a retrain is due and how labelled parts are split (permanently, by part group)."""
+
+    min_new_labels: int = Field(default=100, ge=1)
+    validation_share: float = Field(default=0.2, gt=0, lt=0.5)
+    golden_share: float = Field(default=0.2, gt=0, lt=0.5)
+    min_per_class: int = Field(default=4, ge=2)  # a class with fewer training pictures is left out and reported
+
+
+class RolloutPlan(Part):
+    """First group of stations, and when it has proved itself: that many verdicts made by the new digest."""
+
+    first_group: list[str] = []  # empty: the first station by name
+    success_verdicts: int = Field(default=20, ge=1)
+    max_error_share: Probability = 0.05
+    timeout_seconds: float = Field(default=900.0, gt=0)
+
+
+class SchedulePlan(Part):
+    """Cron expressions (UTC) of the flows."""
+
+    collect: str = "*/5 * * * *"
+    sync_labels: str = "*/5 * * * *"
+    retrain: str = "*/15 * * * *"
+    watch: str = "*/10 * * * *"
+
+
+class Product(Contract):
+    """One product's definition."""
+
+    SCHEMA: ClassVar[str] = "escapement.product/1.0"
+
+    name: Name
+    good_class: str
+    classes: list[str] = Field(min_length=2)  # good class included; order is the order of the scores
+    limits: Limits
+    costs: Costs = Costs()
+    region: Region | None = None
+    tiling: Tiling = Tiling()
+    train: TrainPlan = TrainPlan()
+    student: StudentPlan = StudentPlan()
+    collect: CollectPlan = CollectPlan()
+    retrain: RetrainPlan = RetrainPlan()
+    rollout: RolloutPlan = RolloutPlan()
+    schedule: SchedulePlan = SchedulePlan()

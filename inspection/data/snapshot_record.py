@@ -1,0 +1,53 @@
+"""The record of a snapshot: which pictures, with which labels, on which side. Immutable; its id is its digest."""
+
+from enum import StrEnum
+from typing import ClassVar
+
+from pydantic import Field
+
+from inspection.contracts import Box, Contract, Part, Sha256
+from inspection.contracts.base import Name
+
+
+class Split(StrEnum):
+    """Sides of a split. ``validation`` stops training early and sets thresholds; ``golden`` only judges."""
+
+    TRAIN = "train"
+    VALIDATION = "validation"
+    GOLDEN = "golden"
+
+
+class Example(Part):
+    """One labelled picture. ``group`` never straddles splits; ``part`` is the physical part."""
+
+    picture: Sha256
+    label: str
+    part: str
+    group: str
+    split: Split
+    station: str | None = None
+    boxes: list[Box] = []
+
+
+class Refused(Part):
+    """A labelled picture that was left out, and why (counted, shown, never silent)."""
+
+    picture: Sha256
+    reason: str  # "near_duplicate" | "contradictory_labels" | "rare_class" | "cannot_tell"
+    detail: str
+
+
+class Snapshot(Contract):
+    """Examples sorted by picture digest. ``digest`` is the snapshot's id."""
+
+    SCHEMA: ClassVar[str] = "escapement.snapshot/1.0"
+
+    product: Name
+    good_class: str
+    classes: list[str] = Field(min_length=2)
+    examples: list[Example]
+    refused: list[Refused] = []
+
+    def of(self, split: Split) -> list[Example]:
+        """The examples of one side."""
+        return [e for e in self.examples if e.split is split]
