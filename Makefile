@@ -1,0 +1,65 @@
+# Everything a person needs is here: `make help`. Needs only make and Python 3.11 or newer (with its venv module).
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
+VENV ?= .venv
+LABEL_STUDIO_VENV ?= .venv-label-studio
+PIP_ARGS ?=
+ARGS ?=
+PY := $(VENV)/bin/python
+
+.PHONY: help demo test test-fast check bench faults label-studio install clean
+
+help: ## Show this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "  make demo ARGS=--exit         stop the servers at the end"
+	@echo "  make demo ARGS=\"--images DIR --good CLASS\"   the same loop on your own pictures"
+
+# Both environments are made in one go each; the stamp makes a second call instant.
+$(VENV)/.installed: pyproject.toml infra/constraints.txt
+	@echo "==> [1/2] main environment in $(VENV) (PyTorch, MLflow, Prefect, ONNX Runtime; 2 to 10 minutes the first time)"
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is missing: install it (with its venv module) and run make again"; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is too old: Python 3.11 or newer is needed. Set PYTHON=/path/to/python3.11"; exit 1; }
+	@"$(PYTHON)" -m venv $(VENV) || { echo "could not make a virtual environment: install the venv module of $(PYTHON) (Debian: apt-get install python3-venv)"; exit 1; }
+	@$(PY) -m pip install --progress-bar on --disable-pip-version-check $(PIP_ARGS) -c infra/constraints.txt -e '.[server,train,dev]' 2>&1 | awk -f infra/pip-progress.awk
+	@touch $@
+
+$(LABEL_STUDIO_VENV)/.installed: infra/label-studio-constraints.txt
+	@echo "==> [2/2] Label Studio in an environment of its own, $(LABEL_STUDIO_VENV) (its pins exclude current Prefect; 1 to 3 minutes)"
+	@"$(PYTHON)" -m venv $(LABEL_STUDIO_VENV)
+	@$(LABEL_STUDIO_VENV)/bin/python -m pip install --progress-bar on --disable-pip-version-check $(PIP_ARGS) -c infra/label-studio-constraints.txt label-studio 2>&1 | awk -f infra/pip-progress.awk
+	@touch $@
+
+install: $(VENV)/.installed $(LABEL_STUDIO_VENV)/.installed ## Make both environments
+
+label-studio: $(LABEL_STUDIO_VENV)/.installed ## Make Label Studio's environment
+
+demo: install ## The whole loop on this machine: camera, label, retrain, signed int8 bundle, safer line
+	@$(VENV)/bin/inspection demo $(ARGS)
+
+test: install ## Every test: fast ones first, then those with real servers
+	@echo "==> fast tests"
+	@$(PY) -m pytest -q -m "not slow and not service and not browser and not loop and not fault" $(ARGS)
+	@echo "==> tests with real servers, browsers and the whole loop"
+	@$(PY) -m pytest -v --durations=15 -m "slow or service or browser or loop or fault" $(ARGS)
+
+test-fast: $(VENV)/.installed ## Only the tests without servers
+	@$(PY) -m pytest -q -m "not slow and not service and not browser and not loop and not fault" $(ARGS)
+
+check: $(VENV)/.installed ## Static checks: ruff, mypy (strict), import laws
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+	@$(VENV)/bin/lint-imports
+
+bench: install ## Measure the figures of the README's table side by side; writes bench.json
+	@$(PY) -m tests.benchmarks
+
+faults: install ## Long fault sweeps: kill -9, dead servers, flipped bytes
+	@ESCAPEMENT_FAULTS=long $(PY) -m pytest -v -m fault $(ARGS)
+
+clean: ## Remove both environments and caches (not your state folder)
+	@rm -rf $(VENV) $(LABEL_STUDIO_VENV) .pytest_cache .mypy_cache .ruff_cache build *.egg-info
