@@ -1,18 +1,18 @@
 """The tree of errors. Roots are chosen by who must act.
 
-    EscapementError
-    |- UsageError            the person asked for something impossible: exit code 2
-    |- InputError            a picture, a label or a file is bad: it goes to quarantine, or the caller is told
-    |  |- PictureError       not a picture we accept (magic bytes, size, truncated, bomb)
-    |  `- LabelError         a class nobody knows, a label configuration changed by hand
-    |- IntegrityError        what we keep contradicts itself; somebody must look
-    |  |- MissingPictureError
-    |  |- LeakError          one part, or near-duplicates, on both sides of a split
-    |  `- AppendOnlyError    an attempt to change history
-    |- BundleError           a bundle or its signature is wrong
-    |- ServerError           a server is unreachable or answers nonsense: retry, or look at that server
-    |- LeaseError            another process holds the lease, or took it over
-    `- EnvironmentTroubleError  port taken, program missing, disk full
+EscapementError
+|- UsageError            the person asked for something impossible: exit code 2
+|- InputError            a picture, a label or a file is bad: it goes to quarantine, or the caller is told
+|  |- PictureError       not a picture we accept (magic bytes, size, truncated, bomb)
+|  `- LabelError         a class nobody knows, a label configuration changed by hand
+|- IntegrityError        what we keep contradicts itself; somebody must look
+|  |- MissingPictureError
+|  |- LeakError          one part, or near-duplicates, on both sides of a split
+|  `- AppendOnlyError    an attempt to change history
+|- BundleError           a bundle or its signature is wrong
+|- ServerError           a server is unreachable or answers nonsense: retry, or look at that server
+|- LeaseError            another process holds the lease, or took it over
+`- EnvironmentTroubleError  port taken, program missing, disk full
 """
 
 

@@ -17,7 +17,8 @@ Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 def _utc_only(value: Any) -> Any:
-    if isinstance(value, datetime) and value.utcoffset() is not None and value.utcoffset().total_seconds() != 0:  # type: ignore[union-attr]  # not None by the line's own test
+    offset = value.utcoffset() if isinstance(value, datetime) else None
+    if offset:
         raise ValueError("time must be in UTC")
     return value
 

@@ -59,7 +59,7 @@ BigId = BigInteger().with_variant(Integer, "sqlite")
 class Base(DeclarativeBase):
     """Declarative base: JSON columns for dicts and lists, UTC for datetimes."""
 
-    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's own class attribute
+    type_annotation_map = {
         dict[str, Any]: JSON,
         list[str]: JSON,
         datetime: UtcDateTime,
