@@ -146,7 +146,8 @@ class VerdictRow(Base):
     defect_score: Mapped[float | None]
     bundle_digest: Mapped[str | None] = mapped_column(String(64))
     recipe_digest: Mapped[str | None] = mapped_column(String(64))
-    picture: Mapped[str | None] = mapped_column(String(64), index=True)
+    picture: Mapped[str | None] = mapped_column(String(64), index=True)  # set when the hub holds the bytes
+    picture_why: Mapped[str | None] = mapped_column(String(32))  # why the device kept it: "audit" is the random share
     sha256: Mapped[str] = mapped_column(String(64))  # of the canonical bytes, as in the receipt
     body: Mapped[dict[str, Any]]
 
