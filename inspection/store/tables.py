@@ -112,6 +112,7 @@ class PictureRow(Base):
     width: Mapped[int]
     height: Mapped[int]
     phash: Mapped[str] = mapped_column(String(16), index=True)
+    descriptor: Mapped[bytes | None] = mapped_column(LargeBinary)  # see `inspection.data.descriptors`
     product: Mapped[str] = mapped_column(ForeignKey("products.name"), index=True)
     part: Mapped[str] = mapped_column(String(200), index=True)
     group: Mapped[str] = mapped_column("group_key", String(200), index=True)
