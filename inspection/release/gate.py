@@ -1,0 +1,188 @@
+"""The gate: may a candidate judge parts? PASS, FAIL or INSUFFICIENT, with one paragraph that says why.
+
+Invariants: PASS needs the exact one-sided upper bound of escape and of overkill within the limits, so a small golden set
+cannot pass anything; a point estimate above a limit is FAIL at once; being better than the champion never replaces
+evidence; one more miss never improves an answer. Pure: numbers in, answer out.
+"""
+
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+from scipy.stats import binomtest
+
+from inspection.contracts import Limits
+from inspection.errors import IntegrityError
+from inspection.release.scorecard import PartOutcome, Scorecard, upper_bound
+
+
+class Answer(StrEnum):
+    """The gate's three answers."""
+
+    PASS = "PASS"  # noqa: S105 - an answer, not a password
+    FAIL = "FAIL"
+    INSUFFICIENT = "INSUFFICIENT"
+
+
+_ORDER = {Answer.FAIL: 0, Answer.INSUFFICIENT: 1, Answer.PASS: 2}
+
+
+class Check(BaseModel):
+    """One condition: what was observed, against what limit, and the sentence that says it. ``numbers`` are evidence."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    answer: Answer
+    why: str
+    need_more: int = 0
+    numbers: dict[str, float] = {}
+
+
+class GateAnswer(BaseModel):
+    """The gate's answer; ``need_more_*`` are the parts without a further miss that would settle what is open."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    answer: Answer
+    why: str
+    need_more_defective: int = 0
+    need_more_good: int = 0
+    checks: list[Check]
+
+    def body(self) -> dict[str, Any]:
+        """JSON-able form for the ledger of gate decisions."""
+        return self.model_dump(mode="json")
+
+
+def parts_needed(misses: int, parts: int, limit: float, confidence: float) -> int:
+    """How many further parts without a miss bring the upper bound to ``limit`` (0 < limit < 1); 0 when it is there."""
+
+    def enough(more: int) -> bool:
+        return upper_bound(misses, parts + more, confidence) <= limit
+
+    if enough(0):
+        return 0
+    high = 1
+    while not enough(high):
+        high *= 2
+    low = high // 2
+    while high - low > 1:  # the bound falls with every clean part, so bisection finds the first that is enough
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
+
+
+def rate_check(name: str, kind: str, misses: int, parts: int, limit: float, confidence: float) -> Check:
+    """One absolute limit: ``misses`` in ``parts`` of ``kind`` ("defective", "good") against ``limit``."""
+    upper = upper_bound(misses, parts, confidence)
+    numbers = {"misses": misses, "parts": parts, "upper": upper, "limit": limit}
+    seen = f"{name} {misses} of {parts} {kind} parts"
+    if parts and misses / parts > limit:
+        why = f"{seen} = {misses / parts:.2%}, above the limit of {limit:.2%}"
+        return Check(name=name, answer=Answer.FAIL, why=why, numbers=numbers)
+    bound = f"{seen}, {confidence:.1%} upper bound {upper:.2%}"
+    if upper <= limit:
+        why = f"{bound}, within the limit of {limit:.2%}"
+        return Check(name=name, answer=Answer.PASS, why=why, numbers=numbers)
+    if limit == 0:
+        why = f"{bound}; no number of parts can show a rate of exactly 0: set a limit above it"
+        return Check(name=name, answer=Answer.INSUFFICIENT, why=why, numbers=numbers)
+    more = parts_needed(misses, parts, limit, confidence)
+    why = f"{bound}, limit {limit:.2%}: need {more} more {kind} parts without a further miss"
+    return Check(name=name, answer=Answer.INSUFFICIENT, why=why, need_more=more, numbers=numbers)
+
+
+def _by_part(card: Scorecard) -> dict[str, PartOutcome]:
+    return {p.part: p for p in card.parts}
+
+
+def paired_check(name: str, candidate: Sequence[bool], champion: Sequence[bool], confidence: float) -> Check:
+    """Exact one-sided McNemar test (McNemar 1947) on the same parts in the same order: True is a miss.
+
+    FAIL when the candidate alone misses so much more often than the champion alone that chance explains it with a
+    probability below ``1 - confidence``.
+    """
+    worse = sum(a and not b for a, b in zip(candidate, champion, strict=True))
+    better = sum(b and not a for a, b in zip(candidate, champion, strict=True))
+    p = float(binomtest(worse, worse + better, 0.5, alternative="greater").pvalue) if worse + better else 1.0
+    numbers = {"candidate_only": worse, "champion_only": better, "p": p}
+    failed = p < 1 - confidence
+    why = f"{name}: {worse} parts missed only by the candidate, {better} only by the champion (p = {p:.3f})"
+    why += ", significantly worse" if failed else ", not significantly worse"
+    return Check(name=name, answer=Answer.FAIL if failed else Answer.PASS, why=why, numbers=numbers)
+
+
+def _against_champion(candidate: Scorecard, champion: Scorecard, confidence: float) -> list[Check]:
+    ours, theirs = _by_part(candidate), _by_part(champion)
+    if {n: p.truth for n, p in ours.items()} != {n: p.truth for n, p in theirs.items()}:
+        raise IntegrityError(
+            f"candidate ({len(ours)} parts) and champion ({len(theirs)} parts) were not judged on the same golden parts "
+            "with the same labels: score both on one snapshot's golden side and ask again"
+        )
+    bad = [n for n, p in ours.items() if p.defective]
+    good = [n for n, p in ours.items() if not p.defective]
+    return [
+        paired_check(
+            "escape against champion", [ours[n].escaped for n in bad], [theirs[n].escaped for n in bad], confidence
+        ),
+        paired_check(
+            "overkill against champion",
+            [ours[n].overkilled for n in good],
+            [theirs[n].overkilled for n in good],
+            confidence,
+        ),
+    ]
+
+
+def parity_checks(
+    reference: Scorecard, candidate: Scorecard, *, min_agreement: float, max_balanced_accuracy_drop: float
+) -> list[Check]:
+    """Whether a smaller file still says what its float model says: share of equal decisions by part, and the drop of
+    balanced accuracy (both in [0, 1]). For ``extra`` of `gate`. Raises IntegrityError on different parts."""
+    ours, theirs = _by_part(candidate), _by_part(reference)
+    if ours.keys() != theirs.keys():
+        raise IntegrityError("float and quantized model were judged on different parts: judge both on the same ones")
+    agreement = sum(ours[n].decision is theirs[n].decision for n in ours) / len(ours)
+    drop = (reference.balanced_accuracy or 0.0) - (candidate.balanced_accuracy or 0.0)
+    return [
+        _bound_check("agreement", agreement, min_agreement, agreement >= min_agreement, "at least"),
+        _bound_check(
+            "balanced accuracy drop", drop, max_balanced_accuracy_drop, drop <= max_balanced_accuracy_drop, "at most"
+        ),
+    ]
+
+
+def _bound_check(name: str, value: float, limit: float, holds: bool, wanted: str) -> Check:
+    answer = Answer.PASS if holds else Answer.FAIL
+    why = f"{name} {value:.2%}, wanted {wanted} {limit:.2%}"
+    return Check(name=name, answer=answer, why=why, numbers={"value": value, "limit": limit})
+
+
+def _paragraph(answer: Answer, checks: Iterable[Check]) -> str:
+    deciding = [c.why for c in checks if c.answer is answer]
+    rest = [c.why for c in checks if c.answer is not answer]
+    also = f" Also: {'; '.join(rest)}." if rest else ""
+    return f"{answer.value}: {'; '.join(deciding)}.{also}"
+
+
+def gate(
+    candidate: Scorecard, champion: Scorecard | None, limits: Limits, *, extra: Sequence[Check] = ()
+) -> GateAnswer:
+    """Ask the gate. ``champion`` must have judged the same golden parts (IntegrityError otherwise); ``extra`` are
+    further conditions (see `parity_checks`). The worst check decides."""
+    level = limits.confidence
+    escape, overkill = candidate.escape, candidate.overkill
+    bad = rate_check("escape", "defective", escape.count, escape.parts, limits.escape_rate, level)
+    good = rate_check("overkill", "good", overkill.count, overkill.parts, limits.overkill_rate, level)
+    compared = [] if champion is None else _against_champion(candidate, champion, level)
+    checks = [bad, good, *compared, *extra]
+    answer = min((c.answer for c in checks), key=lambda a: _ORDER[a])
+    return GateAnswer(
+        answer=answer,
+        why=_paragraph(answer, checks),
+        need_more_defective=bad.need_more,
+        need_more_good=good.need_more,
+        checks=checks,
+    )

@@ -1,0 +1,268 @@
+"""Scorecard: what verdicts are worth against the truth, counted by physical part, with exact intervals.
+
+Invariants: one scorecard serves the float model, the int8 bundle and the line, because it reads verdicts and not
+tensors; a part with several pictures is rejected if any of them is, and defective if any of its labels is; INCONCLUSIVE
+and ERROR are rejections; a rate over nothing is None, never 0.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from statistics import fmean
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict
+from scipy.stats import beta, binomtest
+from sklearn.metrics import roc_auc_score
+
+from inspection.contracts import Decision, Verdict, defect_score
+from inspection.errors import UsageError
+
+TWO_SIDED = 0.95
+"""Level of the two-sided intervals that are shown; the gate uses one-sided bounds at the limits' own confidence."""
+
+_SEVERITY = {Decision.OK: 0, Decision.INCONCLUSIVE: 1, Decision.NG: 2, Decision.ERROR: 3}
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def upper_bound(misses: int, parts: int, confidence: float) -> float:
+    """One-sided exact (Clopper-Pearson 1934) upper bound of a rate after ``misses`` in ``parts``; 1.0 over nothing."""
+    return 1.0 if misses >= parts else float(beta.ppf(confidence, misses + 1, parts - misses))
+
+
+class Rate(_Frozen):
+    """``count`` of ``parts`` with its exact two-sided 95 % Clopper-Pearson interval; ``value`` is None over nothing."""
+
+    count: int
+    parts: int
+    value: float | None
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, count: int, parts: int) -> Self:
+        """The rate of ``count`` in ``parts`` (0 <= count <= parts; ValueError otherwise)."""
+        if parts == 0:
+            return cls(count=count, parts=0, value=None, low=0.0, high=1.0)
+        interval = binomtest(count, parts).proportion_ci(TWO_SIDED, method="exact")
+        return cls(count=count, parts=parts, value=count / parts, low=float(interval.low), high=float(interval.high))
+
+    def __str__(self) -> str:
+        if self.value is None:
+            return "no parts"
+        return f"{self.value:.1%} ({self.count}/{self.parts}; {self.low:.1%} to {self.high:.1%})"
+
+
+class PartOutcome(_Frozen):
+    """One physical part: its defect labels (none: good), the worst decision on its pictures, the defect classes those
+    named, and the highest defect score in [0, 1] (None when every picture ended in ERROR)."""
+
+    part: str
+    truth: list[str]
+    decision: Decision
+    named: list[str] = []
+    score: float | None = None
+
+    @property
+    def defective(self) -> bool:
+        """Whether any label of the part is a defect."""
+        return bool(self.truth)
+
+    @property
+    def escaped(self) -> bool:
+        """A defective part that was passed."""
+        return self.defective and self.decision is Decision.OK
+
+    @property
+    def overkilled(self) -> bool:
+        """A good part that was rejected."""
+        return not self.defective and self.decision is not Decision.OK
+
+
+class ClassScore(_Frozen):
+    """One class: ``recall`` counts parts named as this class, ``escape`` those passed (for the good class: None)."""
+
+    recall: Rate
+    escape: Rate | None
+
+
+class Scorecard(_Frozen):
+    """Counts and rates of one judge on one set of parts; ``parts`` holds the outcome of each, sorted by part.
+
+    ``balanced_accuracy`` is the mean of the share of defective parts rejected and good parts passed;
+    ``class_balanced_accuracy`` the mean recall over all classes; ``auroc`` of the defect score over scored parts. Each
+    is None where one side has no parts. ``confusion[truth][decided]`` counts parts (one with two kinds of defect in
+    each row); decided is a class, "INCONCLUSIVE" without a class, or "ERROR".
+    """
+
+    good_class: str
+    confidence: float
+    pictures: int
+    escape: Rate
+    overkill: Rate
+    escape_upper: float
+    overkill_upper: float
+    inconclusive: Rate
+    error: Rate
+    balanced_accuracy: float | None
+    class_balanced_accuracy: float | None
+    auroc: float | None
+    per_class: dict[str, ClassScore]
+    confusion: dict[str, dict[str, int]]
+    parts: list[PartOutcome]
+
+    def metrics(self, prefix: str) -> dict[str, float]:
+        """Flat numbers for a tracking server, ``<prefix>/escape_rate`` and so on; what is None is left out."""
+        values = {
+            "escape_rate": self.escape.value,
+            "escape_upper": self.escape_upper,
+            "overkill_rate": self.overkill.value,
+            "overkill_upper": self.overkill_upper,
+            "inconclusive_share": self.inconclusive.value,
+            "error_share": self.error.value,
+            "balanced_accuracy": self.balanced_accuracy,
+            "class_balanced_accuracy": self.class_balanced_accuracy,
+            "auroc": self.auroc,
+        }
+        values |= {f"recall_{name}": row.recall.value for name, row in self.per_class.items()}
+        return {f"{prefix}/{name}": value for name, value in values.items() if value is not None}
+
+    def to_markdown(self) -> str:
+        """Two tables for people: the whole, and per class."""
+        bound = f"{self.confidence:.0%} upper bound"
+        lines = [
+            f"| | value | {bound} |",
+            "|---|---|---|",
+            f"| escape | {self.escape} | {self.escape_upper:.2%} |",
+            f"| overkill | {self.overkill} | {self.overkill_upper:.2%} |",
+            f"| inconclusive | {self.inconclusive} | |",
+            f"| error | {self.error} | |",
+            f"| balanced accuracy | {_percent(self.balanced_accuracy)} | |",
+            f"| balanced accuracy of classes | {_percent(self.class_balanced_accuracy)} | |",
+            f"| AUROC | {'n/a' if self.auroc is None else format(self.auroc, '.4f')} | |",
+            "",
+            "| class | named right | escape |",
+            "|---|---|---|",
+        ]
+        lines += [f"| {name} | {row.recall} | {row.escape or ''} |" for name, row in self.per_class.items()]
+        return "\n".join(lines) + "\n"
+
+
+def _percent(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.2%}"
+
+
+def _defect_score_of(verdict: Verdict, good_class: str) -> float | None:
+    return defect_score(verdict.scores, good_class) if good_class in verdict.scores else None
+
+
+def part_outcomes(judged: Iterable[tuple[Verdict, str]], good_class: str) -> list[PartOutcome]:
+    """Fold verdicts with their true labels into one outcome per part, sorted by part."""
+    by_part: dict[str, list[tuple[Verdict, str]]] = defaultdict(list)
+    for verdict, label in judged:
+        by_part[verdict.part].append((verdict, label))
+    return [_outcome(part, by_part[part], good_class) for part in sorted(by_part)]
+
+
+def _outcome(part: str, judged: Sequence[tuple[Verdict, str]], good_class: str) -> PartOutcome:
+    scores = [s for v, _ in judged if (s := _defect_score_of(v, good_class)) is not None]
+    return PartOutcome(
+        part=part,
+        truth=sorted({label for _, label in judged} - {good_class}),
+        decision=max((v.decision for v, _ in judged), key=lambda d: _SEVERITY[d]),
+        named=sorted({v.defect_class for v, _ in judged if v.defect_class and v.decision is not Decision.OK}),
+        score=max(scores, default=None),
+    )
+
+
+def score(
+    judged: Sequence[tuple[Verdict, str]], *, good_class: str, classes: Sequence[str] = (), confidence: float = 0.95
+) -> Scorecard:
+    """The scorecard of verdicts with their true labels.
+
+    ``classes`` only fixes the order and names classes without parts; a label outside it is counted all the same.
+    ``confidence`` is the level of the one-sided upper bounds. Raises UsageError on no verdicts.
+    """
+    if not judged:
+        raise UsageError("there are no verdicts to score: is the golden side of the snapshot empty?")
+    return scorecard_of(
+        part_outcomes(judged, good_class),
+        good_class=good_class,
+        classes=classes,
+        confidence=confidence,
+        pictures=len(judged),
+    )
+
+
+def scorecard_of(
+    parts: Sequence[PartOutcome], *, good_class: str, pictures: int, classes: Sequence[str] = (), confidence: float = 0.95
+) -> Scorecard:
+    """The scorecard of per-part outcomes (see `score`)."""
+    defective = [p for p in parts if p.defective]
+    good = [p for p in parts if not p.defective]
+    escapes, overkills = sum(p.escaped for p in defective), sum(p.overkilled for p in good)
+    per_class = _per_class(parts, good_class, classes)
+    recalls = [row.recall.value for row in per_class.values() if row.recall.value is not None]
+    caught = [1 - escapes / len(defective), 1 - overkills / len(good)] if defective and good else None
+    return Scorecard(
+        good_class=good_class,
+        confidence=confidence,
+        pictures=pictures,
+        escape=Rate.of(escapes, len(defective)),
+        overkill=Rate.of(overkills, len(good)),
+        escape_upper=upper_bound(escapes, len(defective), confidence),
+        overkill_upper=upper_bound(overkills, len(good), confidence),
+        inconclusive=Rate.of(sum(p.decision is Decision.INCONCLUSIVE for p in parts), len(parts)),
+        error=Rate.of(sum(p.decision is Decision.ERROR for p in parts), len(parts)),
+        balanced_accuracy=None if caught is None else fmean(caught),
+        class_balanced_accuracy=fmean(recalls) if caught is not None else None,
+        auroc=_auroc(parts),
+        per_class=per_class,
+        confusion=_confusion(parts, good_class),
+        parts=list(parts),
+    )
+
+
+def _auroc(parts: Sequence[PartOutcome]) -> float | None:
+    scored = [(p.defective, p.score) for p in parts if p.score is not None]
+    if len({defective for defective, _ in scored}) < 2:
+        return None
+    truth, scores = zip(*scored, strict=True)
+    return float(roc_auc_score(truth, scores))
+
+
+def _per_class(parts: Sequence[PartOutcome], good_class: str, classes: Sequence[str]) -> dict[str, ClassScore]:
+    seen = sorted({label for p in parts for label in p.truth})
+    names = list(dict.fromkeys([good_class, *classes, *seen]))
+    return {name: _class_score(parts, name, good_class) for name in names}
+
+
+def _class_score(parts: Sequence[PartOutcome], name: str, good_class: str) -> ClassScore:
+    if name == good_class:
+        good = [p for p in parts if not p.defective]
+        return ClassScore(recall=Rate.of(sum(not p.overkilled for p in good), len(good)), escape=None)
+    own = [p for p in parts if name in p.truth]
+    return ClassScore(
+        recall=Rate.of(sum(name in p.named for p in own), len(own)),
+        escape=Rate.of(sum(p.escaped for p in own), len(own)),
+    )
+
+
+def _decided(part: PartOutcome, good_class: str) -> list[str]:
+    """The column of the confusion matrix: where several classes were named, a right one first."""
+    if part.decision is Decision.OK:
+        return [good_class]
+    if part.decision is Decision.ERROR or not part.named:
+        return [part.decision.value]
+    return part.named
+
+
+def _confusion(parts: Sequence[PartOutcome], good_class: str) -> dict[str, dict[str, int]]:
+    table: dict[str, Counter[str]] = defaultdict(Counter)
+    for part in parts:
+        for truth in part.truth or [good_class]:
+            decided = _decided(part, good_class)
+            table[truth][truth if truth in decided else decided[0]] += 1
+    return {truth: dict(sorted(row.items())) for truth, row in sorted(table.items())}

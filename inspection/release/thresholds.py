@@ -1,0 +1,143 @@
+"""Thresholds: from validation scores to a recipe with one band on the total defect score.
+
+Invariants: thresholds lie strictly between observed scores and strictly inside (0, 1), so none rests on a single picture's
+last digit; only validation scores are read, never golden ones; ``inconclusive <= ng``.
+
+The rule. A candidate threshold is the middle of the gap between two neighbouring scores (and of the gaps to 0 and to 1).
+1. ``ng`` is the candidate of least expected cost among those within both limits on validation, or, when none is, of
+   least cost among all (the gate will then say so). Equal costs: the widest gap.
+2. ``inconclusive`` is at first the lower quarter of the gap that holds ``ng``: no validation part is there, so a score
+   there is unlike anything seen. Where validation escape at ``ng`` is above its limit (no candidate meets both), the edge
+   moves down to the lowest candidate whose validation overkill is within its limit: doubtful parts go to people instead of
+   passing, and everything that is not OK counts as a rejection.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from inspection.contracts import ANY_DEFECT, Band, Limits, Recipe
+from inspection.data.product import Product
+from inspection.errors import UsageError
+
+Floats = npt.NDArray[np.float64]
+Truth = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Escape and overkill of every candidate threshold: ascending float64 arrays of one length.
+
+    ``low`` and ``high`` are the ends of the gap a threshold halves; ``escapes`` and ``overkills`` are counts.
+    """
+
+    low: Floats
+    high: Floats
+    escapes: Floats
+    overkills: Floats
+    defective: int
+    good: int
+
+    @property
+    def thresholds(self) -> Floats:
+        """The candidates: reject from there on."""
+        return (self.low + self.high) / 2
+
+    @property
+    def escape_rate(self) -> Floats:
+        """Share of defective parts below each threshold (0 where there are none)."""
+        return self.escapes / max(1, self.defective)
+
+    @property
+    def overkill_rate(self) -> Floats:
+        """Share of good parts at or above each threshold (0 where there are none)."""
+        return self.overkills / max(1, self.good)
+
+
+def sweep(scores: Floats, defective: Truth) -> Sweep:
+    """All candidate thresholds of defect scores ``[N]`` in [0, 1] with their truth ``[N]``. UsageError on N = 0."""
+    if scores.size == 0:
+        raise UsageError("there are no validation scores to set a threshold on: the snapshot's validation side is empty")
+    points = np.unique(np.concatenate([[0.0], np.clip(scores, 0.0, 1.0), [1.0]]))
+    low, high = points[:-1], points[1:]
+    bad, good = np.sort(scores[defective]), np.sort(scores[~defective])
+    return Sweep(
+        low=low,
+        high=high,
+        escapes=np.searchsorted(bad, high, side="left").astype(np.float64),
+        overkills=(good.size - np.searchsorted(good, high, side="left")).astype(np.float64),
+        defective=int(bad.size),
+        good=int(good.size),
+    )
+
+
+def _choose_ng(curve: Sweep, limits: Limits, cost: Floats) -> int:
+    allowed = (curve.escape_rate <= limits.escape_rate) & (curve.overkill_rate <= limits.overkill_rate)
+    if not allowed.any():
+        allowed = np.ones_like(allowed)
+    cheapest = np.isclose(cost, cost[allowed].min()) & allowed
+    return int(np.argmax(np.where(cheapest, curve.high - curve.low, -1.0)))
+
+
+def _inconclusive(curve: Sweep, limits: Limits, ng: int) -> float:
+    free = float(curve.low[ng] + (curve.high[ng] - curve.low[ng]) / 4)
+    affordable = np.flatnonzero(curve.overkill_rate[:ng] <= limits.overkill_rate)
+    if curve.escape_rate[ng] <= limits.escape_rate or not affordable.size:
+        return free
+    return float(curve.thresholds[affordable[0]])
+
+
+def _by_part(scores: Floats, defective: Truth, parts: Sequence[str]) -> tuple[Floats, Truth]:
+    """The worst picture speaks for its part."""
+    names, index = np.unique(np.asarray(parts), return_inverse=True)
+    worst, bad = np.zeros(len(names)), np.zeros(len(names), dtype=bool)
+    np.maximum.at(worst, index, scores)
+    np.logical_or.at(bad, index, defective)
+    return worst, bad
+
+
+def calibrate(
+    scores: npt.NDArray[np.floating],
+    labels: Sequence[str],
+    classes: Sequence[str],
+    product: Product,
+    *,
+    version: int,
+    parts: Sequence[str] | None = None,
+    defect_share: float | None = None,
+) -> Recipe:
+    """A recipe from validation scores by the module's rule.
+
+    ``scores``: ``[N, K]`` class probabilities, columns in the order of ``classes``; ``labels``: N true classes (one that
+    is not in ``classes`` is a defect all the same); ``parts``: N part names, when a part may have several pictures;
+    ``defect_share``: share of defective parts expected on the line, for the expected cost (None: as in validation).
+    Raises UsageError on no scores, on shapes that do not fit, and when ``classes`` lacks the good class.
+    """
+    values = np.asarray(scores, dtype=np.float64)
+    if product.good_class not in classes:
+        raise UsageError(f"model of {product.name!r} knows {list(classes)} but not the good class {product.good_class!r}")
+    if values.shape != (len(labels), len(classes)):
+        raise UsageError(f"scores have shape {values.shape}, but there are {len(labels)} labels and {len(classes)} classes")
+    total = np.clip(1.0 - values[:, list(classes).index(product.good_class)], 0.0, 1.0)
+    bad = np.asarray([label != product.good_class for label in labels], dtype=bool)
+    if parts is not None:
+        total, bad = _by_part(total, bad, parts)
+    return Recipe(
+        product=product.name,
+        version=version,
+        good_class=product.good_class,
+        region=product.region,
+        tiling=product.tiling,
+        thresholds={ANY_DEFECT: _band(sweep(total, bad), product, defect_share)},
+        limits=product.limits,
+        costs=product.costs,
+    )
+
+
+def _band(curve: Sweep, product: Product, defect_share: float | None) -> Band:
+    share = curve.defective / (curve.defective + curve.good) if defect_share is None else defect_share
+    cost = product.costs.escape * share * curve.escape_rate + product.costs.overkill * (1 - share) * curve.overkill_rate
+    ng = _choose_ng(curve, product.limits, cost)
+    return Band(inconclusive=_inconclusive(curve, product.limits, ng), ng=float(curve.thresholds[ng]))
