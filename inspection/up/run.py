@@ -1,0 +1,109 @@
+"""`inspection up` itself: start, say what happens, print the table, wait for Ctrl-C or a signal, stop.
+
+Invariants: log-ins are printed to the terminal only, never to a log; the handlers of signals are put back.
+"""
+
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType
+
+from rich.console import Console
+from rich.table import Table
+
+from inspection.errors import EnvironmentTroubleError
+from inspection.settings import Settings
+from inspection.up import machine
+from inspection.up.compose import missing_modules, temporary_settings
+from inspection.up.rules import Phase
+from inspection.up.service import Event, Running
+from inspection.up.supervisor import Supervisor
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def run_up(
+    settings: Settings,
+    *,
+    ephemeral: bool,
+    environment: Mapping[str, str],
+    on_ready: Callable[[tuple[Running, ...]], None] | None = None,
+    console: Console | None = None,
+) -> int:
+    """Run the embedded set until Ctrl-C, SIGTERM or SIGHUP; exit code 0, or 1 when a program was given up meanwhile.
+
+    ``ephemeral`` leaves the folder of ``settings`` alone: a temporary one with free ports is used and removed at the
+    end. ``on_ready`` is called once, in this thread, when all are healthy. EnvironmentTroubleError when something
+    stands in the way or a program does not come up; everything is stopped then. Call it in the main thread.
+    """
+    console = console or Console()
+    if ephemeral:
+        with temporary_settings(settings) as own:
+            return _run(own, environment, on_ready, console)
+    return _run(settings, environment, on_ready, console)
+
+
+def _run(
+    settings: Settings,
+    environment: Mapping[str, str],
+    on_ready: Callable[[tuple[Running, ...]], None] | None,
+    console: Console,
+) -> int:
+    machine.refuse(missing_modules())
+    up = Supervisor(settings, environment=environment, on_event=lambda event: _say(console, event))
+    with _signals(up):
+        try:
+            up.start()
+            if _come_up(up, console):
+                console.print(table(up.services))
+                console.print(f"State: {settings.state}. Ctrl-C stops everything.", highlight=False)
+                if on_ready is not None:
+                    on_ready(up.services)
+                up.wait_stopped()
+            given_up = any(service.phase is Phase.GIVEN_UP for service in up.services)
+            console.print("Stopping (Ctrl-C once more: at once)")
+        finally:
+            up.stop()
+    return 1 if given_up else 0
+
+
+def _come_up(up: Supervisor, console: Console) -> bool:
+    """True when all are healthy; False when somebody asked to stop meanwhile."""
+    try:
+        with console.status("Starting the servers (the first start on a folder makes their databases)"):
+            up.wait_healthy()
+    except EnvironmentTroubleError:
+        if up.stop_asked:
+            return False
+        raise
+    return True
+
+
+def _say(console: Console, event: Event) -> None:
+    style = {"healthy": "green", "trouble": "yellow", "given up": "bold red"}.get(event.kind, "")
+    console.print(event.message, style=style, markup=False, highlight=False)
+
+
+def table(services: tuple[Running, ...]) -> Table:
+    """Addresses and log-ins."""
+    made = Table(title="inspection up")
+    for heading in ("Program", "Address", "Log-in (user / password)"):
+        made.add_column(heading, no_wrap=True)  # a broken password cannot be copied
+    for service in services:
+        if service.address:
+            made.add_row(service.title, service.address, service.login or "none (this machine only)")
+    return made
+
+
+@contextmanager
+def _signals(up: Supervisor) -> Iterator[None]:
+    def handle(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        up.ask_to_stop(at_once=up.stop_asked)  # the second one means: at once
+
+    before = {number: signal.signal(number, handle) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
