@@ -1,0 +1,185 @@
+"""Backbones by name, and their weights.
+
+A name is timm's, with options after a question mark where the weights need them:
+``mobilenetv2_100?pad_type=same&mean=0.5&std=0.5``. Weights come from the hub, from a file (``.safetensors``, or a
+``.pth`` state_dict read with ``weights_only=True``: nothing pickled is ever executed) or not at all.
+"""
+
+import difflib
+import pickle
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
+
+import httpx
+import timm
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from inspection.errors import ServerError, UsageError
+from inspection.models.network import InspectionNet, NetSpec
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+_OPTIONS = ("pad_type", "mean", "std")
+_MAP_LEVELS = 2  # the deepest feature map and the one before it: strides 32 and 16 in most backbones
+
+
+def names() -> list[str]:
+    """All backbone names this installation can build, sorted."""
+    return sorted(timm.list_models())
+
+
+def build(
+    backbone: str, classes: int, *, pretrained: str | Path = "hub", height: int = 224, width: int = 224
+) -> InspectionNet:
+    """Build a network for ``classes`` classes and inputs of ``height`` x ``width`` pixels.
+
+    ``pretrained``: "hub" (timm's default weights), "none" (random), or a file of backbone weights whose keys match
+    timm's (the classifier may differ; fp16 is cast to float32). Raises UsageError (unknown name or option, weights of
+    another network) and ServerError (hub out of reach).
+    """
+    if classes < 2:
+        raise UsageError(f"a network needs at least two classes, not {classes}")
+    name, options = parse_backbone(backbone)
+    arguments: dict[str, Any] = {k: v for k, v in options.items() if k == "pad_type"}
+    features = _features(name, pretrained, (height, width), arguments)
+    info = features.feature_info
+    levels = _map_levels(info.reduction())
+    _check_size(name, info.reduction()[levels[-1]], height, width)
+    config = getattr(features, "pretrained_cfg", None) or {}
+    mean = _three(options.get("mean"), config.get("mean", IMAGENET_MEAN))
+    std = _three(options.get("std"), config.get("std", IMAGENET_STD))
+    spec = NetSpec(backbone, classes, height, width, mean, std)
+    nhwc = str(getattr(features, "output_fmt", "NCHW")).endswith("NHWC")
+    channels = [info.channels()[i] for i in levels]
+    return InspectionNet(_Levels(features, levels), channels, spec, channels_last_output=nhwc)
+
+
+def parse_backbone(backbone: str) -> tuple[str, dict[str, str]]:
+    """Split ``name?option=value&...``. Raises UsageError on an unknown name (with the nearest) or option."""
+    name, _, query = backbone.partition("?")
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    if unknown := sorted(set(options) - set(_OPTIONS)):
+        raise UsageError(f"backbone {backbone!r}: unknown option {unknown[0]!r}; known are {', '.join(_OPTIONS)}")
+    if not timm.is_model(name.partition(".")[0]):
+        near = difflib.get_close_matches(name, names(), n=4, cutoff=0.5)
+        hint = f"did you mean {', '.join(near)}?" if near else "`timm.list_models()` names them all"
+        raise UsageError(f"no backbone is called {name!r}: {hint}")
+    return name, options
+
+
+class _Levels(nn.Module):
+    """Keeps only the wanted feature maps of a timm feature extractor, finest first.
+
+    timm's own ``out_indices`` would also cut layers off, and with them weights of a file we want to check in full.
+    """
+
+    def __init__(self, body: nn.Module, levels: list[int]) -> None:
+        super().__init__()
+        self.body = body
+        self.levels = levels
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        maps = self.body(x)
+        return [maps[i] for i in self.levels]
+
+
+def _map_levels(reductions: list[int]) -> list[int]:
+    """Indices of the last feature map of each of the deepest strides, finest first. ViTs have a single stride."""
+    last_of = {stride: index for index, stride in enumerate(reductions)}
+    return [last_of[stride] for stride in sorted(last_of)[-_MAP_LEVELS:]]
+
+
+def _check_size(name: str, stride: int, height: int, width: int) -> None:
+    if min(height, width) < stride:
+        raise UsageError(f"{name} reduces pictures {stride} times: {height}x{width} px is too small, use {stride} or more")
+
+
+def _three(option: str | None, default: tuple[float, ...]) -> tuple[float, float, float]:
+    """A colour triple from ``"0.5"`` or ``"0.1,0.2,0.3"``."""
+    try:
+        values = [float(v) for v in option.split(",")] if option else list(default)
+        red, green, blue = values * 3 if len(values) == 1 else values
+    except ValueError as error:
+        raise UsageError(f"mean and std take one number or three separated by commas, not {option!r}") from error
+    return red, green, blue
+
+
+def _features(name: str, pretrained: str | Path, size: tuple[int, int], arguments: dict[str, Any]) -> Any:
+    """A timm feature extractor with the wanted weights."""
+    if pretrained == "none":
+        return _create(name, size, arguments)
+    if pretrained == "hub":
+        return _from_hub(name, size, arguments)
+    state = _read_weights(name, Path(pretrained), size, arguments)
+    overlay = {"state_dict": state, "custom_load": False}
+    return _create(name, size, arguments | {"pretrained": True, "pretrained_cfg_overlay": overlay})
+
+
+def _create(name: str, size: tuple[int, int], arguments: dict[str, Any], *, features_only: bool = True) -> Any:
+    """timm's ``create_model``; transformers are told the picture's size, convolutional networks know no such thing."""
+    wanted = arguments | ({"features_only": True} if features_only else {})
+    try:
+        return timm.create_model(name, img_size=size, **wanted)
+    except TypeError as error:
+        if "img_size" not in str(error):
+            raise UsageError(f"{name} cannot be built with {sorted(arguments)}: {error}") from error
+    try:
+        return timm.create_model(name, **wanted)
+    except TypeError as error:
+        raise UsageError(f"{name} cannot be built with {sorted(arguments)}: {error}") from error
+
+
+def _from_hub(name: str, size: tuple[int, int], arguments: dict[str, Any]) -> Any:
+    hint = "pass `--pretrained FILE` with weights kept on this machine, or `--pretrained none`"
+    try:
+        return _create(name, size, arguments | {"pretrained": True})
+    except (OSError, httpx.HTTPError) as error:  # urllib's and the hub client's errors are OSErrors, httpx's are not
+        raise ServerError(f"the weights of {name} could not be fetched ({error}): {hint}") from error
+    except RuntimeError as error:
+        if "No pretrained weights" in str(error):
+            raise UsageError(f"the hub has no weights for {name}: {hint}") from error
+        raise
+
+
+def _read_weights(name: str, path: Path, size: tuple[int, int], arguments: dict[str, Any]) -> dict[str, Tensor]:
+    """The file's state_dict in float32, checked key by key against the whole timm model."""
+    state = {k: v.float() if v.is_floating_point() else v for k, v in read_state_dict(path).items()}
+    whole = _create(name, size, arguments, features_only=False)
+    classifier = _classifier_prefixes(whole)
+    wanted = {k: v.shape for k, v in whole.state_dict().items() if not k.startswith(classifier)}
+    given = {k: v.shape for k, v in state.items() if not k.startswith(classifier)}
+    missing, foreign = sorted(wanted.keys() - given.keys()), sorted(given.keys() - wanted.keys())
+    shapes = sorted(k for k in wanted.keys() & given.keys() if wanted[k] != given[k])
+    if missing or foreign or shapes:
+        raise UsageError(
+            f"{path} does not hold the weights of {name}: {len(missing)} tensors missing, {len(foreign)} unknown, "
+            f"{len(shapes)} of another shape (first: {(missing + foreign + shapes)[0]!r}); name the backbone it was "
+            "made for, or use other weights"
+        )
+    return state
+
+
+def _classifier_prefixes(model: Any) -> tuple[str, ...]:
+    """Key prefixes of the classifier, e.g. ``("fc.",)``."""
+    named = (getattr(model, "pretrained_cfg", None) or {}).get("classifier") or "classifier"
+    return tuple(f"{n}." for n in ([named] if isinstance(named, str) else named))
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Read a state_dict from ``.safetensors`` or (``weights_only``) ``.pth``. Raises UsageError."""
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise UsageError(f"no weights at {path}: pass an existing file, `hub` or `none`") from error
+    except (OSError, RuntimeError, EOFError, SafetensorError, pickle.UnpicklingError) as error:
+        raise UsageError(f"{path} is not a file of weights we can read ({type(error).__name__}): {error}") from error
+    state = state.get("state_dict", state) if isinstance(state, dict) else state
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise UsageError(f"{path} holds no state_dict (name -> tensor)")
+    return state

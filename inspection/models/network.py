@@ -1,0 +1,85 @@
+"""The plain network: a timm backbone whose one linear head gives both the class scores and the defect map.
+
+Invariants: no Lightning, no I/O; the class logits and the map logits come from the same weights (class activation
+mapping, Zhou et al. 2016), so a map never contradicts the verdict it explains; everything exports to ONNX.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+HEAD_WIDTH = 128
+
+
+@dataclass(frozen=True)
+class NetSpec:
+    """What is needed to build the same network again. ``backbone`` as `catalogue.build` takes it; sizes in pixels."""
+
+    backbone: str
+    classes: int
+    height: int
+    width: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+class MapHead(nn.Module):
+    """Fuses feature maps at the resolution of the first and classifies every location with one linear layer.
+
+    The image's logits are that same linear layer on the pooled features: half mean, half maximum, so that a defect at
+    a single location is not diluted by all the good ones.
+    """
+
+    def __init__(self, channels: Sequence[int], classes: int, width: int = HEAD_WIDTH) -> None:
+        super().__init__()
+        self.laterals = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(c, width, 1, bias=False), nn.BatchNorm2d(width)) for c in channels
+        )
+        self.classifier = nn.Linear(width, classes)
+
+    def fuse(self, features: Sequence[Tensor]) -> Tensor:
+        """Feature maps ``[N, C_i, h_i, w_i]`` to one ``[N, width, h_0, w_0]``."""
+        size = features[0].shape[-2:]
+        fused = self.laterals[0](features[0])
+        for lateral, feature in zip(self.laterals[1:], features[1:], strict=True):
+            fused = fused + F.interpolate(lateral(feature), size=size, mode="nearest")
+        return F.relu(fused)
+
+    def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Feature maps to ``(logits [N, K], map_logits [N, K, h_0, w_0])``."""
+        fused = self.fuse(features)
+        pooled = 0.5 * (fused.mean((2, 3)) + fused.amax((2, 3)))
+        weight = self.classifier.weight[:, :, None, None]
+        return self.classifier(pooled), F.conv2d(fused, weight, self.classifier.bias)
+
+
+class InspectionNet(nn.Module):
+    """``forward(x float [N, 3, H, W], normalized RGB) -> (logits [N, K], map_logits [N, K, h, w])``.
+
+    ``features`` returns a list of maps; ``channels_last_output`` says that its maps are ``[N, h, w, C]`` (Swin).
+    """
+
+    def __init__(
+        self, features: nn.Module, channels: Sequence[int], spec: NetSpec, *, channels_last_output: bool = False
+    ) -> None:
+        super().__init__()
+        self.features = features
+        self.head = MapHead(channels, spec.classes)
+        self.spec = spec
+        self.channels_last_output = channels_last_output
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """See the class."""
+        maps: list[Tensor] = self.features(x)
+        if self.channels_last_output:
+            maps = [m.permute(0, 3, 1, 2) for m in maps]
+        logits, map_logits = self.head(maps)
+        return logits, map_logits
+
+
+def defect_map(map_logits: Tensor, good_index: int) -> Tensor:
+    """Map logits ``[N, K, h, w]`` to the probability ``[N, h, w]`` float32 in [0, 1] that a location is not good."""
+    return 1.0 - torch.softmax(map_logits.float(), dim=1)[:, good_index]

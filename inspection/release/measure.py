@@ -1,0 +1,129 @@
+"""Latency in a fresh process, and the scores of an ONNX file.
+
+Invariants: the measuring process holds numpy and ONNX Runtime and nothing else (a torch beside it changes thread pools
+and memory); files that are compared run in turns, call by call, so that a busy machine slows both alike.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
+
+from inspection.errors import BundleError, EnvironmentTroubleError
+
+_UNLOADABLE = (
+    ort_errors.Fail,
+    ort_errors.InvalidArgument,
+    ort_errors.InvalidGraph,
+    ort_errors.InvalidProtobuf,
+    ort_errors.NoSuchFile,
+    ort_errors.NotImplemented,
+)
+
+_PROBE = """
+import json, sys, time
+import numpy, onnxruntime
+asked = json.load(sys.stdin)
+options = onnxruntime.SessionOptions()
+options.intra_op_num_threads, options.inter_op_num_threads = asked["threads"], 1
+sessions = [onnxruntime.InferenceSession(p, options, providers=["CPUExecutionProvider"]) for p in asked["paths"]]
+frame = numpy.random.default_rng(0).integers(0, 256, asked["shape"], dtype=numpy.uint8)
+times = [[] for _ in sessions]
+for turn in range(asked["runs"] + asked["warm_up"]):
+    for session, taken in zip(sessions, times):
+        start = time.perf_counter()
+        session.run(None, {"frame": frame})
+        if turn >= asked["warm_up"]:
+            taken.append((time.perf_counter() - start) * 1e3)
+loaded = [m for m in ("torch", "cv2", "lightning") if m in sys.modules]
+json.dump({"times": times, "loaded": loaded}, sys.stdout)
+"""
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds per frame; ``best_ms`` is the least disturbed by other programs."""
+
+    p50_ms: float
+    p99_ms: float
+    best_ms: float
+    runs: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two files timed in turns. ``speedup`` is the median over turns of float time / int8 time."""
+
+    float_model: Latency
+    int8_model: Latency
+    speedup: float
+
+
+def latency(
+    path: Path, frame_shape: tuple[int, int, int], runs: int = 200, *, threads: int = 1, warm_up: int = 10
+) -> Latency:
+    """Time ``path`` on frames ``(H, W, 3)``, batch 1, in a fresh process. Raises EnvironmentTroubleError."""
+    return _summary(_times([path], frame_shape, runs, threads, warm_up)[0])
+
+
+def compare_latency(
+    float_path: Path,
+    int8_path: Path,
+    frame_shape: tuple[int, int, int],
+    runs: int = 200,
+    *,
+    threads: int = 1,
+    warm_up: int = 10,
+) -> Comparison:
+    """Time both files in turns in one fresh process. Raises EnvironmentTroubleError."""
+    slow, fast = _times([float_path, int8_path], frame_shape, runs, threads, warm_up)
+    return Comparison(_summary(slow), _summary(fast), float(np.median(slow / fast)))
+
+
+def _times(
+    paths: Sequence[Path], shape: tuple[int, int, int], runs: int, threads: int, warm_up: int
+) -> list[NDArray[np.float64]]:
+    asked = {"paths": [str(p) for p in paths], "shape": [1, *shape], "runs": runs, "threads": threads, "warm_up": warm_up}
+    done = subprocess.run(
+        [sys.executable, "-c", _PROBE], input=json.dumps(asked), capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise EnvironmentTroubleError(
+            f"timing {', '.join(p.name for p in paths)} failed with exit code {done.returncode}: "
+            f"{done.stderr.strip()[-500:]}"
+        )
+    answer = json.loads(done.stdout)
+    if answer["loaded"]:
+        raise EnvironmentTroubleError(f"the timing process was not clean: it had loaded {answer['loaded']}")
+    return [np.asarray(t) for t in answer["times"]]
+
+
+def _summary(times: NDArray[np.float64]) -> Latency:
+    p50, p99 = np.percentile(times, [50, 99])
+    return Latency(float(p50), float(p99), float(times.min()), len(times))
+
+
+def session_of(path: Path, threads: int = 1) -> onnxruntime.InferenceSession:
+    """An ONNX Runtime session on the CPU with ``threads`` threads. Raises BundleError when the file does not load."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except _UNLOADABLE as error:
+        raise BundleError(f"{path} is not a model ONNX Runtime can load: {error}") from error
+
+
+def scores_of(path: Path, frames: Iterable[NDArray[np.uint8]], *, threads: int = 1) -> NDArray[np.float32]:
+    """Class scores float32 ``[N, K]`` of uint8 frames ``[H, W, 3]`` or ``[1, H, W, 3]``, one session, one at a time."""
+    session = session_of(path, threads)
+    rows = [session.run(["scores"], {"frame": f if f.ndim == 4 else f[None]})[0][0] for f in frames]
+    classes = session.get_outputs()[0].shape[1]
+    return np.asarray(rows, dtype=np.float32).reshape(len(rows), classes)

@@ -1,0 +1,116 @@
+"""float ONNX -> int8 ONNX (static, QDQ), by ONNX Runtime's own quantizer.
+
+Invariants: calibration frames are raw uint8 frames of the training split, as the device would see them; preprocessing
+and the head behind the backbone stay in float32; weights are per channel int8, activations uint8 (the pair that every
+x86 and ARM kernel of ONNX Runtime is written for). The caller decides whether the result is good enough to ship.
+"""
+
+import itertools
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnxruntime import quantization as ort_quantization
+from onnxruntime.quantization.shape_inference import quant_pre_process
+
+from inspection.errors import UsageError
+
+Calibration = Literal["minmax", "entropy", "percentile"]
+_METHODS = {
+    "minmax": ort_quantization.CalibrationMethod.MinMax,
+    "entropy": ort_quantization.CalibrationMethod.Entropy,
+    "percentile": ort_quantization.CalibrationMethod.Percentile,
+}
+_PREPROCESS, _HEAD = "preprocess.", "net.head.laterals."  # prefixes of the weights' names in our exports
+
+
+def quantize_int8(
+    float_path: Path,
+    calibration_frames: Iterable[NDArray[np.uint8]],
+    out_path: Path,
+    *,
+    method: Calibration = "minmax",
+    percentile: float = 99.99,
+    reduce_range: bool = False,
+) -> None:
+    """Write an int8 version of an exported model.
+
+    ``calibration_frames``: uint8 ``[1, H, W, 3]`` each, of any size. ``reduce_range`` keeps weights to 7 bits, for
+    x86 processors without VNNI, whose 16-bit sums would saturate. Raises UsageError without frames.
+    """
+    frames = iter(calibration_frames)
+    first = next(frames, None)
+    if first is None:
+        raise UsageError("quantization needs calibration pictures and got none: give some of the training split")
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        prepared, written = Path(folder) / "prepared.onnx", Path(folder) / "int8.onnx"
+        # Symbolic inference chokes on free frame sizes; the exporter has written all shapes the quantizer asks for.
+        quant_pre_process(str(float_path), str(prepared), skip_symbolic_shape=True)
+        ort_quantization.quantize_static(
+            str(prepared),
+            str(written),
+            _Frames(itertools.chain([first], frames)),
+            quant_format=ort_quantization.QuantFormat.QDQ,
+            per_channel=True,
+            reduce_range=reduce_range,
+            activation_type=ort_quantization.QuantType.QUInt8,
+            weight_type=ort_quantization.QuantType.QInt8,
+            nodes_to_exclude=float_nodes(onnx.load(prepared)),
+            calibrate_method=_METHODS[method],
+            extra_options={"CalibPercentile": percentile} if method == "percentile" else {},
+        )
+        onnx.checker.check_model(str(written))
+        shutil.move(written, out_path)
+
+
+class _Frames(ort_quantization.CalibrationDataReader):  # type: ignore[misc]  # onnxruntime ships no types
+    """Hands frames to the calibrator one by one."""
+
+    def __init__(self, frames: Iterator[NDArray[np.uint8]]) -> None:
+        self._frames = frames
+
+    def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
+        frame = next(self._frames, None)
+        return None if frame is None else {"frame": frame}
+
+
+def float_nodes(model: Any) -> list[str]:
+    """Names of the nodes that stay in float: all before the backbone, and all behind the head's first convolutions."""
+    names: list[str] = []
+    backbone: set[str] = set()  # tensors made by the backbone or later
+    head: set[str] = set()  # tensors made by the head
+    for node in model.graph.node:  # ONNX keeps nodes in topological order
+        inputs = list(node.input)
+        lateral = any(i.startswith(_HEAD) for i in inputs)
+        if lateral or not head.isdisjoint(inputs):
+            head.update(node.output)
+        if _is_backbone_convolution(node) or not backbone.isdisjoint(inputs):
+            backbone.update(node.output)
+        outputs = list(node.output)
+        if backbone.isdisjoint(outputs) or (not lateral and not head.isdisjoint(outputs)):
+            names.append(node.name)
+    return names
+
+
+def _is_backbone_convolution(node: Any) -> bool:
+    learned = node.op_type in {"Conv", "Gemm", "MatMul"}
+    return learned and not any(i.startswith(_PREPROCESS) for i in node.input)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The quantizer logs a warning per excluded tensor and advises a step we have just done."""
+    logger = logging.getLogger()
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
