@@ -4,7 +4,7 @@ Invariants: log-ins are printed to the terminal only, never to a log; the handle
 """
 
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 
@@ -28,29 +28,32 @@ def run_up(
     ephemeral: bool,
     environment: Mapping[str, str],
     on_ready: Callable[[tuple[Running, ...]], None] | None = None,
+    without: Collection[str] = (),
     console: Console | None = None,
 ) -> int:
     """Run the embedded set until Ctrl-C, SIGTERM or SIGHUP; exit code 0, or 1 when a program was given up meanwhile.
 
     ``ephemeral`` leaves the folder of ``settings`` alone: a temporary one with free ports is used and removed at the
-    end. ``on_ready`` is called once, in this thread, when all are healthy. EnvironmentTroubleError when something
-    stands in the way or a program does not come up; everything is stopped then. Call it in the main thread.
+    end. ``without`` names programs that run elsewhere and are not started here. ``on_ready`` is called once, in this
+    thread, when all are healthy. EnvironmentTroubleError when something stands in the way or a program does not come
+    up; everything is stopped then. Call it in the main thread.
     """
     console = console or Console()
     if ephemeral:
         with temporary_settings(settings) as own:
-            return _run(own, environment, on_ready, console)
-    return _run(settings, environment, on_ready, console)
+            return _run(own, environment, on_ready, without, console)
+    return _run(settings, environment, on_ready, without, console)
 
 
 def _run(
     settings: Settings,
     environment: Mapping[str, str],
     on_ready: Callable[[tuple[Running, ...]], None] | None,
+    without: Collection[str],
     console: Console,
 ) -> int:
     machine.refuse(missing_modules())
-    up = Supervisor(settings, environment=environment, on_event=lambda event: _say(console, event))
+    up = Supervisor(settings, environment=environment, without=without, on_event=lambda event: _say(console, event))
     with _signals(up):
         try:
             up.start()

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -37,8 +37,8 @@ def _silent(event: Event) -> None:
 class Supervisor:
     """``with Supervisor(settings, environment=os.environ) as up:`` has all services healthy inside the block.
 
-    ``services`` replaces the embedded set (``compose(settings, environment=...)``) or parts of it; ``on_event`` is
-    called in the supervisor's thread and must return quickly.
+    ``without`` leaves programs of the embedded set out (they run elsewhere), ``services`` replaces the set;
+    ``on_event`` is called in the supervisor's thread and must return quickly.
     """
 
     def __init__(
@@ -47,11 +47,14 @@ class Supervisor:
         *,
         environment: Mapping[str, str],
         services: Sequence[Service] | None = None,
+        without: Collection[str] = (),
         limits: Limits | None = None,
         on_event: Callable[[Event], None] = _silent,
     ) -> None:
         self._settings = settings
-        self._services = compose(settings, environment=environment) if services is None else tuple(services)
+        self._services = (
+            compose(settings, environment=environment, without=without) if services is None else tuple(services)
+        )
         self._limits = limits or Limits()
         self._tell = on_event
         self._mark = (leftovers.state_mark(settings.state), secrets.token_hex(8))
