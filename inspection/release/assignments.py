@@ -1,0 +1,73 @@
+"""Assignments: what one station shall run, signed with the fleet key.
+
+Invariants: only targets that carry a release signature are assigned; serials of a station rise by one and the newest
+counts; rows are added and never changed.
+"""
+
+from datetime import UTC, datetime
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from inspection.contracts import Assignment, Mode, Target, TargetKind
+from inspection.errors import UsageError
+from inspection.release.signing import Keys, sign_assignment
+from inspection.store.session import exclusive
+from inspection.store.tables import AssignmentRow, BundleRow, StationRow
+
+
+def signed_target(session: Session, digest: str, kind: TargetKind, product: str) -> Target:
+    """The pointer to a registered, signed target of a product. UsageError when there is none, or it is not signed."""
+    row = session.get(BundleRow, digest)
+    if row is None or row.kind != kind.value or row.product != product:
+        raise UsageError(f"there is no {kind.value} {digest[:12]} of {product!r}: build and register it first")
+    if not row.envelope:
+        raise UsageError(f"{kind.value} {digest[:12]} is not signed and cannot be assigned: run `inspection sign` on it")
+    return Target(sha256=row.sha256, length=row.length, version=row.version)
+
+
+def newest_assignment(session: Session, station: str) -> AssignmentRow | None:
+    """What a station shall run now; None when it was never assigned anything."""
+    query = select(AssignmentRow).where(AssignmentRow.station == station)
+    return session.scalars(query.order_by(AssignmentRow.serial.desc()).limit(1)).first()
+
+
+def assign(
+    session: Session,
+    keys: Keys,
+    station: str,
+    bundle: str | None,
+    recipe: str | None,
+    *,
+    now: datetime | None = None,
+    rollout: int | None = None,
+) -> AssignmentRow:
+    """Give ``station`` its next assignment, signed with the fleet key. Raises UsageError on an unknown station or target,
+    and on a target without a signature."""
+    row = session.get(StationRow, station)
+    if row is None:
+        raise UsageError(f"there is no station {station!r}: add it to its product first")
+    exclusive(session, f"assignments/{station}")
+    last = newest_assignment(session, station)
+    issued = now or datetime.now(UTC)
+    assignment = Assignment(
+        station=station,
+        serial=1 if last is None else last.serial + 1,
+        mode=Mode(row.mode),
+        bundle=None if bundle is None else signed_target(session, bundle, TargetKind.BUNDLE, row.product),
+        recipe=None if recipe is None else signed_target(session, recipe, TargetKind.RECIPE, row.product),
+        audit_share=row.audit_share,
+        issued_at=issued,
+    )
+    made = AssignmentRow(
+        station=station,
+        serial=assignment.serial,
+        rollout=rollout,
+        bundle=bundle,
+        recipe=recipe,
+        envelope=sign_assignment(keys, assignment),
+        issued_at=issued,
+    )
+    session.add(made)
+    session.flush()
+    return made

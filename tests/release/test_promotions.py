@@ -1,0 +1,83 @@
+"""The ledger of promotions only grows, and only the holder of the lease writes it."""
+
+from dataclasses import dataclass
+
+import pytest
+from sqlalchemy import delete, update
+from sqlalchemy.orm import Session
+
+from inspection.errors import AppendOnlyError, LeaseError
+from inspection.release.promotions import challenger, champion, history, promote
+from inspection.store.session import Store
+from inspection.store.tables import PromotionRow
+
+
+@dataclass
+class Lease:
+    """A lease that is held, or was lost."""
+
+    token: int = 1
+    lost: bool = False
+
+    def check(self, session: Session) -> None:
+        """As the real one does."""
+        if self.lost:
+            raise LeaseError("the lease was taken over")
+
+
+def _promote(session: Session, role: str, version: str, lease: Lease | None = None) -> PromotionRow:
+    digest = version.zfill(64)
+    return promote(
+        session,
+        "plate",
+        role,
+        model_version=version,
+        run_id="r" + version,
+        snapshot="5" * 64,
+        bundle=digest,
+        recipe=digest,
+        who="test",
+        why="it passed",
+        lease=lease or Lease(),
+    )
+
+
+def test_the_newest_champion_decides(store: Store) -> None:
+    """Serials rise by one; a challenger stays one until a champion settles the matter."""
+    with store.begin() as session:
+        assert champion(session, "plate") is None
+        _promote(session, "challenger", "1")
+        assert challenger(session, "plate") is not None
+        _promote(session, "champion", "1")
+        assert challenger(session, "plate") is None
+        _promote(session, "challenger", "2")
+    with store.begin(read_only=True) as session:
+        assert [row.serial for row in history(session, "plate")] == [1, 2, 3]
+        found, waiting = champion(session, "plate"), challenger(session, "plate")
+        assert (found and found.model_version, waiting and waiting.model_version) == ("1", "2")
+        assert champion(session, "other") is None
+
+
+def test_a_lost_lease_promotes_nothing(store: Store) -> None:
+    """The check fails inside the transaction, and nothing is written."""
+    with pytest.raises(LeaseError), store.begin() as session:
+        _promote(session, "champion", "1", Lease(lost=True))
+    with store.begin(read_only=True) as session:
+        assert history(session, "plate") == []
+
+
+def test_an_older_holder_cannot_overwrite_a_newer_one(store: Store) -> None:
+    """The fencing token in the ledger never falls."""
+    with store.begin() as session:
+        _promote(session, "champion", "2", Lease(token=7))
+    with pytest.raises(LeaseError, match="older than 7"), store.begin() as session:
+        _promote(session, "champion", "1", Lease(token=6))
+
+
+def test_history_cannot_be_rewritten(store: Store) -> None:
+    """Neither changed nor deleted, also by raw statements."""
+    with store.begin() as session:
+        _promote(session, "champion", "1")
+    for statement in (update(PromotionRow).values(role="challenger"), delete(PromotionRow)):
+        with pytest.raises(AppendOnlyError), store.begin() as session:
+            session.execute(statement)
