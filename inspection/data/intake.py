@@ -102,7 +102,7 @@ def accept_verdict(session: Session, verdict: Verdict) -> Receipt:
         mode=verdict.mode.value,
         decision=verdict.decision.value,
         defect_score=defect_score(verdict.scores, product.good_class) if scored else None,
-        picture=verdict.frame_sha256,
+        picture=_held(session, verdict.frame_sha256),
         sha256=digest,
         body=verdict.model_dump(mode="json"),
     )
@@ -124,6 +124,11 @@ _SEARCHED = (
     "bundle_digest",
     "recipe_digest",
 )
+
+
+def _held(session: Session, sha256: str | None) -> str | None:
+    """A verdict's row names a picture only when its bytes are here; the hub names it when they come later."""
+    return sha256 if sha256 is not None and session.get(PictureRow, sha256) is not None else None
 
 
 def _columns(info: PictureInfo) -> dict[str, object]:

@@ -130,6 +130,7 @@ class VerdictRow(Base):
         UniqueConstraint("device", "boot", "sequence"),
         Index("ix_verdicts_product_time", "product", "captured_at"),
         Index("ix_verdicts_station_bundle", "station", "bundle_digest"),
+        Index("ix_verdicts_station_time", "station", "captured_at"),
     )
 
     id: Mapped[str] = mapped_column(String(64), primary_key=True)

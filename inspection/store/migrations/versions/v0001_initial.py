@@ -227,6 +227,7 @@ def _verdicts() -> None:
     op.create_index("ix_verdicts_product_time", "verdicts", ["product", "captured_at"], unique=False)
     op.create_index("ix_verdicts_received_at", "verdicts", ["received_at"], unique=False)
     op.create_index("ix_verdicts_station_bundle", "verdicts", ["station", "bundle_digest"], unique=False)
+    op.create_index("ix_verdicts_station_time", "verdicts", ["station", "captured_at"], unique=False)
 
 
 def _watermarks() -> None:
