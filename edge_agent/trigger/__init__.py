@@ -1,0 +1,5 @@
+"""What starts an inspection."""
+
+from edge_agent.trigger.port import Trigger
+
+__all__ = ["Trigger"]

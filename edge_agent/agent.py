@@ -1,0 +1,153 @@
+"""A whole agent, put together from ports: journal, outbox, updater, threads, loop. Names no camera, transport or signal.
+
+Invariants: one agent per state folder (a lock file says so); what a crash left half-done is settled before the first
+trigger; at the end the current trigger is finished, pictures are stored and one last upload and report are tried.
+"""
+
+import fcntl
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from edge_agent.camera import Camera
+from edge_agent.config import AgentConfig
+from edge_agent.database import DATABASE_NAME, Database
+from edge_agent.errors import HubError, UsageError
+from edge_agent.inspecting import Identity
+from edge_agent.journal import Journal
+from edge_agent.keeper import Keeper
+from edge_agent.loop import Station, run
+from edge_agent.outbox import Outbox
+from edge_agent.poller import Poller
+from edge_agent.shelf import Shelf
+from edge_agent.signals import Signal
+from edge_agent.transport import Transport
+from edge_agent.trigger import Trigger
+from edge_agent.updater import MakeRuntime, Policy, Updater
+from edge_agent.uploader import Backoff, Uploader
+from inspection.contracts import AgentState
+
+log = logging.getLogger(__name__)
+
+_LAST_WORDS_SECONDS = 10.0
+_MAX_LAST_ROUNDS = 50
+
+
+@contextmanager
+def only_one(state: Path) -> Iterator[None]:
+    """Hold the state folder for this process. UsageError when another agent has it."""
+    with (state / "agent.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f"another agent runs on {state}; stop it, or give this one another --state") from None
+        yield
+
+
+def policy_of(config: AgentConfig) -> Policy:
+    """What the updater must know of the configuration."""
+    return Policy(
+        station=config.enrolment.station,
+        product=config.enrolment.product,
+        root=config.enrolment.trust,
+        max_bundle_bytes=config.limits.max_bundle_bytes,
+        near_margin=config.limits.near_threshold_margin,
+        probation_verdicts=config.limits.probation_verdicts,
+        probation_error_share=config.limits.probation_error_share,
+        probation_starts=config.limits.probation_starts,
+    )
+
+
+class Agent:
+    """An agent with its journal open: a camera is made after it, because it asks what was delivered before."""
+
+    def __init__(self, state: Path, config: AgentConfig, boot: str, transport: Transport) -> None:
+        limits = config.limits
+        self._config = config
+        self._transport = transport
+        self._database = Database(state / DATABASE_NAME)
+        self.journal = Journal(self._database, max_pending=limits.outbox_max_verdicts, keep_rows=limits.journal_keep_rows)
+        self.outbox = Outbox(
+            self._database,
+            state / "outbox",
+            max_bytes=limits.outbox_max_bytes,
+            min_free_bytes=limits.min_free_disk_bytes,
+        )
+        enrolment = config.enrolment
+        self.who = Identity(enrolment.device, enrolment.station, enrolment.product, boot)
+        self._shelf = Shelf(state)
+
+    def run(
+        self,
+        camera: Camera,
+        trigger: Trigger,
+        signal: Signal,
+        make_runtime: MakeRuntime,
+        stop: threading.Event,
+        *,
+        max_triggers: int | None,
+    ) -> int:
+        """Inspect until stopped; returns the number of triggers."""
+        limits = self._config.limits
+        orphans, strays = self.journal.seal_orphans(), self.outbox.sweep()
+        updater = Updater(self._shelf, self._transport, policy_of(self._config), make_runtime)
+        updater.start()
+        keeper = Keeper(self._database, self.journal, self.outbox, queue_frames=limits.keep_queue_frames)
+        backoff = Backoff(limits.backoff_base_seconds, limits.backoff_cap_seconds)
+        uploader = Uploader(self.journal, self.outbox, self._transport, batch=limits.upload_batch_verdicts, backoff=backoff)
+        poller = self._poller(updater, camera, lambda: _failures(keeper, uploader))
+        station = Station(self.who, camera, trigger, signal, self.journal, keeper, updater)
+        log.info("started", extra={"boot": self.who.boot, "state": updater.state.value, "sealed": orphans, "swept": strays})
+        if updater.state is AgentState.HOLD:
+            _first_poll(poller)
+        for worker in (keeper.worker, uploader.worker, poller.worker):
+            worker.start()
+        try:
+            return run(station, stop, max_triggers=max_triggers)
+        finally:
+            keeper.stop()
+            uploader.worker.stop(_LAST_WORDS_SECONDS)
+            poller.worker.stop(_LAST_WORDS_SECONDS)
+            self._last_words(uploader, poller)
+            updater.stop()
+
+    def close(self) -> None:
+        """Close the journal and the connection."""
+        self._transport.close()
+        self._database.close()
+
+    def _poller(self, updater: Updater, camera: Camera, failures: Callable[[], list[str]]) -> Poller:
+        return Poller(
+            self.who,
+            self._transport,
+            updater,
+            self.journal,
+            self.outbox,
+            camera,
+            every_seconds=self._config.poll_every_seconds,
+            other_failures=failures,
+        )
+
+    def _last_words(self, uploader: Uploader, poller: Poller) -> None:
+        """Empty the outbox as far as the hub takes it now; what stays is sent at the next start."""
+        try:
+            for _ in range(_MAX_LAST_ROUNDS):
+                if not uploader.drain_once():
+                    break
+            self._transport.report(poller.report())
+        except HubError as error:
+            log.warning("stopped with things to upload", extra={"reason": str(error)})
+
+
+def _first_poll(poller: Poller) -> None:
+    """A device with nothing to run asks before its first part, not after some parts were ERROR for want of a bundle."""
+    try:
+        poller.once()
+    except HubError as error:
+        log.warning("first poll failed", extra={"reason": str(error)})
+
+
+def _failures(keeper: Keeper, uploader: Uploader) -> list[str]:
+    return [failure for failure in (keeper.worker.failure, uploader.worker.failure) if failure]

@@ -1,0 +1,112 @@
+"""A directory as a camera: each picture file is delivered once, in name order; new files are waited for.
+
+Invariants: names that start with "." and folders are never looked at, so a writer that writes ``.name`` and renames is
+never seen half-way; what was delivered is remembered by name, across restarts, by whoever journals `Frame.source`; a
+file that cannot be read becomes a frame with a fault, never a skipped part.
+"""
+
+import os
+import time
+from collections import deque
+from collections.abc import Collection
+from pathlib import Path
+
+from edge_agent.camera.guard import look
+from edge_agent.camera.port import Frame, Health
+from edge_agent.errors import DeviceError, PictureError, UsageError
+from edge_agent.pictures import Image, decode
+
+_SCAN_SECONDS = 0.05
+_NOT_PICTURES = frozenset({".csv", ".json", ".txt", ".md"})
+
+
+def read_picture(path: Path, *, max_bytes: int, max_pixels: int) -> tuple[Image | None, str | None]:
+    """A picture file as (frame, why it cannot be judged): exactly one of the two is None unless it is black."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(max_bytes + 1)  # one more than allowed: `decode` refuses it without all of it in memory
+        image = decode(data, max_bytes=max_bytes, max_pixels=max_pixels)
+    except (PictureError, OSError) as error:
+        return None, f"{path.name}: {error}"
+    return image, look(image)
+
+
+def read_picture_timed(path: Path, *, max_bytes: int, max_pixels: int) -> tuple[Image | None, str | None, float]:
+    """`read_picture`, and how many milliseconds it took."""
+    started = time.perf_counter()
+    image, fault = read_picture(path, max_bytes=max_bytes, max_pixels=max_pixels)
+    return image, fault, (time.perf_counter() - started) * 1e3
+
+
+class FolderCamera:
+    """Delivers the pictures of one directory. ``loop`` starts over at the end (benches) and remembers nothing."""
+
+    patient = True
+    ended = False
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        delivered: Collection[str] = (),
+        loop: bool = False,
+        max_bytes: int,
+        max_pixels: int,
+    ) -> None:
+        if not folder.is_dir():
+            raise UsageError(f"camera folder {folder} does not exist; create it or correct --camera folder:DIR")
+        self._folder = folder.absolute()
+        self._delivered = set(delivered)
+        self._loop = loop
+        self._limits = {"max_bytes": max_bytes, "max_pixels": max_pixels}
+        self._queue: deque[str] = deque()
+        self._count = 0
+        self._last_error: str | None = None
+
+    def next(self, timeout_seconds: float) -> Frame | None:
+        """The next file in name order; None when none appeared in time. DeviceError when the folder is gone."""
+        until = time.monotonic() + timeout_seconds
+        while not self._queue:
+            self._scan()
+            left = until - time.monotonic()
+            if not self._queue and left <= 0:
+                return None
+            if not self._queue:
+                time.sleep(min(_SCAN_SECONDS, left))
+        return self._read(self._queue.popleft())
+
+    def _scan(self) -> None:
+        try:
+            with os.scandir(self._folder) as entries:
+                names = [e.name for e in entries if not e.name.startswith(".") and e.is_file()]
+        except OSError as error:
+            raise DeviceError(f"camera folder {self._folder} cannot be read: {error}; is it mounted?") from error
+        pictures = (n for n in names if Path(n).suffix.lower() not in _NOT_PICTURES)
+        self._queue.extend(sorted(n for n in pictures if self._loop or n not in self._delivered))
+
+    def _read(self, name: str) -> Frame:
+        image, fault, decode_ms = read_picture_timed(self._folder / name, **self._limits)
+        self._count += 1
+        self._last_error = fault
+        if not self._loop:
+            self._delivered.add(name)
+        return Frame(
+            image=image,
+            part=Path(name).stem,
+            decode_ms=decode_ms,
+            fault=fault,
+            source=None if self._loop else (str(self._folder), name),
+        )
+
+    def health(self) -> Health:
+        """Kind, state, files delivered by this process, and the last file's fault."""
+        return {
+            "kind": "folder",
+            "ok": self._folder.is_dir(),
+            "delivered": self._count,
+            "waiting": len(self._queue),
+            "last_fault": self._last_error,
+        }
+
+    def close(self) -> None:
+        """Nothing is held open."""

@@ -1,0 +1,88 @@
+"""One frozen configuration per agent process: ``agent.json`` in the state folder, overridden by flags.
+
+Invariants: built once by the entry point and passed down; limits carry their unit in the name; the file is written
+with mode 0600 because it holds the device's token.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from edge_agent.errors import UsageError
+from edge_agent.files import write_durably
+from inspection.contracts import Enrolment
+
+CONFIG_NAME = "agent.json"
+
+
+class Limits(BaseModel):
+    """Bounds of one agent."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    camera_deadline_seconds: float = Field(default=2.0, gt=0)
+    frozen_frames: int = Field(default=3, ge=2)
+    max_picture_bytes: int = 64 * 1024 * 1024
+    max_picture_pixels: int = 64_000_000
+    max_bundle_bytes: int = 512 * 1024 * 1024
+    outbox_max_bytes: int = 2 * 1024 * 1024 * 1024
+    outbox_max_verdicts: int = 1_000_000
+    min_free_disk_bytes: int = 256 * 1024 * 1024
+    journal_keep_rows: int = 20_000
+    keep_queue_frames: int = Field(default=8, ge=1)
+    near_threshold_margin: float = Field(default=0.1, ge=0, le=1)
+    probation_verdicts: int = Field(default=20, ge=1)
+    probation_error_share: float = Field(default=0.2, gt=0, le=1)
+    probation_starts: int = Field(default=3, ge=1)
+    upload_batch_verdicts: int = Field(default=100, ge=1)
+    http_timeout_seconds: float = Field(default=20.0, gt=0)
+    backoff_base_seconds: float = Field(default=0.5, gt=0)
+    backoff_cap_seconds: float = Field(default=60.0, gt=0)
+
+
+class AgentConfig(BaseModel):
+    """What one agent must know. ``hub`` is an ``http(s)://`` address or ``dir:FOLDER`` (air gap)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    hub: str
+    enrolment: Enrolment
+    camera: str | None = None
+    interval_seconds: float = Field(default=0.0, ge=0)
+    threads: int = Field(default=1, ge=1)
+    poll_seconds: float | None = Field(default=None, gt=0)
+    signal_file: str | None = None
+    limits: Limits = Limits()
+
+    @property
+    def poll_every_seconds(self) -> float:
+        """Seconds between two polls: our own setting, else what the hub asked for."""
+        return self.poll_seconds or self.enrolment.poll_seconds
+
+    def overridden(self, **values: Any) -> "AgentConfig":
+        """The same configuration with the values that are not None replaced (and checked again)."""
+        given = {k: v for k, v in values.items() if v is not None}
+        return AgentConfig.model_validate(self.model_dump(mode="json") | given)
+
+
+def write_config(state: Path, config: AgentConfig) -> Path:
+    """Write ``agent.json`` (mode 0600) into the state folder, made with mode 0700 when missing."""
+    state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path = state / CONFIG_NAME
+    write_durably(path, config.model_dump_json(indent=1).encode(), mode=0o600)
+    path.chmod(0o600)  # whatever the umask was
+    return path
+
+
+def load_config(state: Path) -> AgentConfig:
+    """Read ``agent.json``. UsageError when the device was never enrolled or the file is damaged."""
+    path = state / CONFIG_NAME
+    try:
+        return AgentConfig.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise UsageError(
+            f"{path} does not exist: this device is not enrolled; run `edge-agent enrol --help` first"
+        ) from None
+    except ValidationError as error:
+        raise UsageError(f"{path} is damaged ({error}); enrol again with `edge-agent enrol --force`") from error

@@ -1,0 +1,69 @@
+"""Becoming a device of a hub, and the files a person hands over on the command line."""
+
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from edge_agent.config import CONFIG_NAME, AgentConfig, Limits, load_config, write_config
+from edge_agent.errors import UsageError
+from edge_agent.shelf import INSTALLED_NAME
+from edge_agent.transport import Transport
+from edge_agent.trust import check_bytes, check_release
+from inspection.contracts import Recipe, TargetKind, TrustRoot, sha256_hex
+
+
+def enrol(
+    transport: Transport,
+    hub: str,
+    code: str,
+    device: str,
+    station: str,
+    *,
+    state: Path,
+    camera: str | None,
+    force: bool,
+) -> Path:
+    """Ask the hub for this device's secret and whom to believe; write `agent.json`. UsageError when already enrolled.
+
+    With ``force`` and another trust root, what the old root had installed is forgotten: its serials mean nothing here.
+    """
+    known = (state / CONFIG_NAME).exists()
+    if known and not force:
+        raise UsageError(f"{state / CONFIG_NAME} exists: this device is enrolled; --force enrols it again")
+    enrolment = transport.enrol(code, device, station)
+    if known and _root_of(state) != enrolment.trust:
+        (state / INSTALLED_NAME).unlink(missing_ok=True)
+    return write_config(state, AgentConfig(hub=hub, enrolment=enrolment, camera=camera))
+
+
+def _root_of(state: Path) -> TrustRoot | None:
+    try:
+        return load_config(state).enrolment.trust
+    except UsageError:  # damaged: whatever it said is not believed any more
+        return None
+
+
+def read_recipe(path: Path) -> Recipe:
+    """A recipe from a JSON file. UsageError when it is none."""
+    try:
+        return Recipe.parse(path.read_bytes())
+    except ValidationError as error:
+        raise UsageError(f"{path} is not a recipe: {error}") from error
+
+
+def vouch(bundle: Path, trust: Path, envelope: Path) -> None:
+    """TrustError unless a release key of the trust root file signed for exactly this bundle file."""
+    try:
+        root = TrustRoot.parse(trust.read_bytes())
+    except ValidationError as error:
+        raise UsageError(f"{trust} is not a trust root: {error}") from error
+    data = bundle.read_bytes()
+    release = check_release(
+        envelope.read_bytes(),
+        root,
+        sha256_hex(data),
+        kind=TargetKind.BUNDLE,
+        product=None,
+        max_length=Limits().max_bundle_bytes,
+    )
+    check_bytes(data, release)

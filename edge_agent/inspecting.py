@@ -1,0 +1,143 @@
+"""One frame to one verdict: the part of a trigger that `run`, `replay`, `bench` and the self-test share.
+
+Invariants: a verdict is made from one immutable `Active`, so model, recipe and mode never mix; a fault, a missing
+bundle or a failing model gives ERROR with a reason; the verdict's id follows from (device, boot, sequence) alone.
+"""
+
+import time
+import uuid
+from dataclasses import dataclass
+
+from edge_agent.bundle import Bundle
+from edge_agent.camera import Frame
+from edge_agent.errors import ModelError
+from edge_agent.judge import Judgement, cut, judge, tiles_of, why_keep
+from edge_agent.pictures import Image
+from edge_agent.runtime import Runtime
+from edge_agent.version import AGENT_VERSION
+from inspection.contracts import Decision, Mode, Recipe, Verdict
+
+COLLECTING = "station is in collect mode"
+NO_BUNDLE = "no verified bundle"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A verified bundle with the recipe in force and a session that runs it."""
+
+    bundle: Bundle
+    recipe: Recipe
+    runtime: Runtime
+
+    @property
+    def digest(self) -> str:
+        """The bundle's digest."""
+        return self.bundle.digest
+
+
+@dataclass(frozen=True)
+class Active:
+    """Everything one trigger needs to know, taken once. ``loaded`` None is HOLD."""
+
+    loaded: Loaded | None
+    mode: Mode
+    audit_share: float = 0.0
+    near_margin: float = 0.1
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who makes the verdicts."""
+
+    device: str
+    station: str
+    product: str
+    boot: str
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """A verdict, why its picture is kept (None: it is not), and whether the bundle itself failed."""
+
+    verdict: Verdict
+    why: str | None = None
+    bundle_failed: bool = False
+
+
+def verdict_id(device: str, boot: str, sequence: int) -> str:
+    """UUIDv5 of ``device/boot/sequence``."""
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{device}/{boot}/{sequence}"))
+
+
+def infer_and_judge(image: Image, loaded: Loaded) -> tuple[Judgement, dict[str, float]]:
+    """Judge a frame, with milliseconds per stage. ModelError when model, recipe and frame do not fit."""
+    started = time.perf_counter()
+    try:
+        tiles = tiles_of(image.shape[0], image.shape[1], loaded.recipe)
+        answer = loaded.runtime.infer(cut(image, tiles))
+        inferred = time.perf_counter()
+        judgement = judge(answer, tiles, loaded.bundle.manifest.classes, loaded.recipe)
+    except (KeyError, ValueError) as error:
+        raise ModelError(f"recipe, model and frame do not fit: {error}") from error
+    judged = time.perf_counter()
+    return judgement, {"infer": (inferred - started) * 1e3, "judge": (judged - inferred) * 1e3}
+
+
+def inspect(frame: Frame, active: Active, who: Identity, sequence: int) -> Inspected:
+    """Inspect one frame with one active bundle."""
+    started = time.perf_counter()
+    blank = Verdict(
+        id=verdict_id(who.device, who.boot, sequence),
+        device=who.device,
+        boot=who.boot,
+        sequence=sequence,
+        station=who.station,
+        product=who.product,
+        part=frame.part,
+        captured_at=frame.captured_at,
+        mode=active.mode,
+        decision=Decision.ERROR,
+        agent_version=AGENT_VERSION,
+        timings_ms={"decode": round(frame.decode_ms, 3)},
+    )
+    if frame.fault is not None or frame.image is None:
+        return Inspected(blank.model_copy(update={"reason": frame.fault or "camera gave no picture"}))
+    if active.mode is Mode.COLLECT:
+        update = {"decision": Decision.INCONCLUSIVE, "reason": COLLECTING}
+        return Inspected(blank.model_copy(update=update), why="collect")
+    if active.loaded is None:
+        return Inspected(blank.model_copy(update={"reason": NO_BUNDLE}))
+    return _judged(blank, frame.image, active, active.loaded, started)
+
+
+def _judged(blank: Verdict, image: Image, active: Active, loaded: Loaded, started: float) -> Inspected:
+    made_by = {
+        "bundle_digest": loaded.digest,
+        "recipe_digest": loaded.recipe.digest,
+        "thresholds": dict(loaded.recipe.thresholds),
+    }
+    try:
+        judgement, stages = infer_and_judge(image, loaded)
+    except ModelError as error:
+        return Inspected(blank.model_copy(update=made_by | {"reason": str(error)}), bundle_failed=True)
+    total = blank.timings_ms["decode"] + (time.perf_counter() - started) * 1e3
+    timings = blank.timings_ms | {k: round(v, 3) for k, v in (stages | {"total": total}).items()}
+    verdict = blank.model_copy(
+        update=made_by
+        | {
+            "decision": judgement.outcome.decision,
+            "defect_class": judgement.outcome.defect_class,
+            "scores": judgement.scores,
+            "regions": judgement.regions,
+            "timings_ms": timings,
+        }
+    )
+    why = why_keep(
+        verdict.decision,
+        verdict.id,
+        verdict.scores,
+        loaded.recipe,
+        audit_share=active.audit_share,
+        margin=active.near_margin,
+    )
+    return Inspected(verdict, why)

@@ -1,0 +1,155 @@
+"""Scores, maps and a recipe in; decision, class and regions out. Pure: no clock, no I/O, no state.
+
+The decision rule itself is `inspection.contracts.decide`, the one every evaluation uses. A frame cut into tiles has the
+decision and the scores of its worst tile.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_agent.pictures import Image
+from edge_agent.runtime import Inference
+from inspection.contracts import (
+    ANY_DEFECT,
+    Box,
+    Decision,
+    Outcome,
+    Recipe,
+    Region,
+    decide,
+    defect_score,
+    worst,
+)
+
+MAX_REGIONS = 5
+_UPSAMPLE = 4
+_MAP_FLOOR = 0.1
+"""A map whose peak is below this shows no defect worth a box."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What was decided about one frame."""
+
+    outcome: Outcome
+    scores: dict[str, float]
+    regions: list[Box]
+
+
+def _starts(length: int, count: int, overlap: int) -> tuple[int, list[int]]:
+    """Size and starts of ``count`` equal spans that cover ``length`` and overlap by at least ``overlap``."""
+    size = min(length, -(-(length + (count - 1) * overlap) // count))
+    if count == 1:
+        return size, [0]
+    return size, [round(i * (length - size) / (count - 1)) for i in range(count)]
+
+
+def tiles_of(height: int, width: int, recipe: Recipe) -> list[Region]:
+    """The rectangles the recipe inspects, all of one size, in pixels of the frame, row by row.
+
+    ValueError when the region of interest does not lie in the frame: a recipe for another camera must not pass.
+    """
+    area = recipe.region or Region(x=0, y=0, width=width, height=height)
+    if area.x + area.width > width or area.y + area.height > height:
+        raise ValueError(f"the recipe's region ends outside the frame of {width} x {height}; wrong recipe or camera")
+    tile_height, ys = _starts(area.height, recipe.tiling.rows, recipe.tiling.overlap)
+    tile_width, xs = _starts(area.width, recipe.tiling.columns, recipe.tiling.overlap)
+    return [Region(x=area.x + x, y=area.y + y, width=tile_width, height=tile_height) for y in ys for x in xs]
+
+
+def cut(image: Image, tiles: Sequence[Region]) -> Image:
+    """The tiles of a frame as one batch uint8 ``[N, h, w, 3]``; a single whole-frame tile is not copied."""
+    parts = [image[t.y : t.y + t.height, t.x : t.x + t.width] for t in tiles]
+    return parts[0][None] if len(parts) == 1 else np.stack(parts)
+
+
+def boxes(defect_map: NDArray[np.float32], tile: Region, label: str) -> list[Box]:
+    """Connected areas above half of the map's peak, strongest first, as boxes in pixels of the frame.
+
+    ``defect_map`` float32 ``[h, w]`` in [0, 1] covers ``tile``.
+    """
+    peak = float(defect_map.max())
+    if peak < _MAP_FLOOR:
+        return []
+    fine = cv2.resize(defect_map, None, fx=_UPSAMPLE, fy=_UPSAMPLE, interpolation=cv2.INTER_LINEAR)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats((fine >= peak / 2).astype(np.uint8), connectivity=8)
+    scale_x, scale_y = tile.width / fine.shape[1], tile.height / fine.shape[0]
+    found = [
+        Box(
+            x=tile.x + float(stats[i, cv2.CC_STAT_LEFT]) * scale_x,
+            y=tile.y + float(stats[i, cv2.CC_STAT_TOP]) * scale_y,
+            width=float(stats[i, cv2.CC_STAT_WIDTH]) * scale_x,
+            height=float(stats[i, cv2.CC_STAT_HEIGHT]) * scale_y,
+            label=label,
+            score=float(fine[labels == i].max()),
+        )
+        for i in _largest(np.asarray(stats, dtype=np.int32), count)
+    ]
+    return sorted(found, key=lambda box: box.score, reverse=True)
+
+
+def _largest(stats: NDArray[np.int32], count: int) -> list[int]:
+    """At most MAX_REGIONS components by area: noise must not make a verdict slow or large."""
+    ranked = sorted(range(1, count), key=lambda i: int(stats[i, cv2.CC_STAT_AREA]), reverse=True)
+    return ranked[:MAX_REGIONS]
+
+
+def judge(answer: Inference, tiles: Sequence[Region], classes: Sequence[str], recipe: Recipe) -> Judgement:
+    """Judge one frame from its tiles' answers. KeyError when the recipe names a class the model does not know."""
+    scores = [dict(zip(classes, map(float, row), strict=True)) for row in answer.scores]
+    outcomes = [decide(s, recipe) for s in scores]
+    outcome = worst(outcomes)
+    shown = max(
+        (s for s, o in zip(scores, outcomes, strict=True) if o.decision is outcome.decision),
+        key=lambda s: defect_score(s, recipe.good_class),
+    )
+    chosen = decide(shown, recipe)
+    return Judgement(chosen, shown, _regions(answer, tiles, outcomes))
+
+
+def _regions(answer: Inference, tiles: Sequence[Region], outcomes: Sequence[Outcome]) -> list[Box]:
+    found = [
+        box
+        for defect_map, tile, outcome in zip(answer.defect_maps, tiles, outcomes, strict=True)
+        if outcome.defect_class is not None
+        for box in boxes(defect_map, tile, outcome.defect_class)
+    ]
+    return sorted(found, key=lambda box: box.score, reverse=True)[:MAX_REGIONS]
+
+
+def near_threshold(scores: Mapping[str, float], recipe: Recipe, margin: float) -> bool:
+    """True when some defect score lies within ``margin`` below the band where doubt begins."""
+    for name, band in recipe.thresholds.items():
+        score = defect_score(scores, recipe.good_class) if name == ANY_DEFECT else scores[name]
+        if band.inconclusive - margin <= score < band.inconclusive:
+            return True
+    return False
+
+
+def audited(verdict_id: str, share: float) -> bool:
+    """True for ``share`` of all ids, decided by a hash of the id: reproducible, and blind to the scores."""
+    draw = int.from_bytes(hashlib.sha256(b"audit" + verdict_id.encode()).digest()[:8], "big")
+    return draw < share * 2**64
+
+
+def why_keep(
+    decision: Decision, verdict_id: str, scores: Mapping[str, float], recipe: Recipe, *, audit_share: float, margin: float
+) -> str | None:
+    """Why the picture of a judged frame is kept, or None.
+
+    The audit comes before the threshold: its share must stay a random sample of all OK parts, near ones included.
+    """
+    if decision is Decision.NG:
+        return "ng"
+    if decision is Decision.INCONCLUSIVE:
+        return "inconclusive"
+    if decision is not Decision.OK:
+        return None
+    if audited(verdict_id, audit_share):
+        return "audit"
+    return "near_threshold" if near_threshold(scores, recipe, margin) else None

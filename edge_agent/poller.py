@@ -1,0 +1,82 @@
+"""Asks the hub what to run, and tells it how this device is: every few seconds, whatever else happens."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from edge_agent.camera import Camera
+from edge_agent.errors import HubError
+from edge_agent.inspecting import Identity
+from edge_agent.journal import Journal
+from edge_agent.outbox import Outbox
+from edge_agent.supervise import Worker
+from edge_agent.transport import Transport
+from edge_agent.updater import Updater
+from edge_agent.version import AGENT_VERSION
+from inspection.contracts import Report
+
+
+class Poller:
+    """One poll: assignment, then report."""
+
+    def __init__(
+        self,
+        who: Identity,
+        transport: Transport,
+        updater: Updater,
+        journal: Journal,
+        outbox: Outbox,
+        camera: Camera,
+        *,
+        every_seconds: float,
+        other_failures: Callable[[], list[str]],
+    ) -> None:
+        self._who = who
+        self._transport = transport
+        self._updater = updater
+        self._journal = journal
+        self._outbox = outbox
+        self._camera = camera
+        self._every = every_seconds
+        self._other_failures = other_failures
+        self.worker = Worker("poller", self._step)
+
+    def _step(self) -> float:
+        try:
+            self.once()
+        except HubError as error:
+            self.worker.note(str(error))
+            return self._every
+        self.worker.note(None)
+        return self._every
+
+    def once(self) -> None:
+        """Poll and report; the report goes out also when the assignment could not be had."""
+        try:
+            self._updater.poll()
+        finally:
+            self._transport.report(self.report())
+
+    def report(self) -> Report:
+        """What this process says of itself now."""
+        updater = self._updater
+        loaded = updater.active.loaded
+        troubles = [updater.problem, self.worker.failure, *self._other_failures()]
+        return Report(
+            device=self._who.device,
+            station=self._who.station,
+            boot=self._who.boot,
+            at=datetime.now(UTC),
+            state=updater.state,
+            mode=updater.active.mode,
+            assignment_serial=updater.installed.seen_serial,
+            bundle_digest=loaded.digest if loaded else None,
+            recipe_digest=loaded.recipe.digest if loaded else None,
+            verdicts_by_digest=self._journal.verdicts_by_digest(),
+            ledger=self._journal.ledger(),
+            outbox_depth=self._outbox.depth(),
+            free_disk_bytes=self._outbox.free_disk_bytes(),
+            camera=self._camera.health(),
+            last_error="; ".join(t for t in troubles if t) or None,
+            refused=updater.refused,
+            agent_version=AGENT_VERSION,
+        )

@@ -1,0 +1,31 @@
+"""A file as signal: JSON lines another program follows. Each line is flushed before the next part is looked at."""
+
+import json
+from pathlib import Path
+
+from edge_agent.errors import DeviceError
+from edge_agent.signals.port import clean_ok
+from inspection.contracts import Verdict
+
+
+class FileSignal:
+    """Appends ``{"output": "OK" | "NG", ...}`` per verdict."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def tell(self, verdict: Verdict) -> None:
+        """Append the output for one part."""
+        output = "OK" if clean_ok(verdict) else "NG"
+        self._append({"output": output, "part": verdict.part, "id": verdict.id, "decision": verdict.decision.value})
+
+    def safe(self, reason: str) -> None:
+        """Append NG with its reason."""
+        self._append({"output": "NG", "reason": reason})
+
+    def _append(self, line: dict[str, str]) -> None:
+        try:
+            with self._path.open("a", encoding="utf-8") as out:
+                out.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise DeviceError(f"signal file {self._path} cannot be written: {error}; the line was not told") from error

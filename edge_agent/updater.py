@@ -1,0 +1,346 @@
+"""Updates: fetch, ask trust, stage, self-test, switch atomically, probation, go back.
+
+Invariants:
+* At every instant `active` is one complete, verified bundle with its recipe and mode, or HOLD.
+* Nothing of a target is parsed before envelope, length and digest are checked; nothing decides before its self-test.
+* A refusal changes nothing that runs: the old assignment stays in force, whole, and the reason is reported. Bytes that
+  arrived wrong are fetched again; a bundle that is wrong in itself, or failed its probation, stays refused.
+* What was chosen is on the disk before it is in memory, so a restart never runs anything newer or older than was said.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from edge_agent.bundle import Bundle, check_recipe, open_bundle
+from edge_agent.errors import AgentError, BundleError, DeviceError, HubError, ModelError, TrustError
+from edge_agent.inspecting import Active, Inspected, Loaded
+from edge_agent.runtime import Runtime
+from edge_agent.selftest import self_test
+from edge_agent.shelf import Installed, Shelf, Slot
+from edge_agent.transport import Transport
+from edge_agent.trust import Seen, check_assignment, check_bytes, check_release, check_target
+from inspection.contracts import AgentState, Assignment, Manifest, Mode, Recipe, Target, TargetKind, TrustRoot
+
+log = logging.getLogger(__name__)
+
+MakeRuntime = Callable[[bytes, Manifest], Runtime]
+_MAX_TRIES = 2
+_NOTHING = Active(None, Mode.JUDGE)
+
+
+@dataclass(frozen=True)
+class Policy:
+    """For whom, and how strict."""
+
+    station: str
+    product: str
+    root: TrustRoot
+    max_bundle_bytes: int
+    near_margin: float
+    probation_verdicts: int
+    probation_error_share: float
+    probation_starts: int
+
+
+class Updater:
+    """Owns what is active. `poll` and `note` may be called from different threads."""
+
+    def __init__(self, shelf: Shelf, transport: Transport, policy: Policy, make_runtime: MakeRuntime) -> None:
+        self._shelf = shelf
+        self._transport = transport
+        self._policy = policy
+        self._make_runtime = make_runtime
+        self._lock = threading.RLock()
+        self._installed = Installed()
+        self._active = _NOTHING
+        self._made = 0
+        self._failed = 0
+        self.problem: str | None = None
+
+    @property
+    def active(self) -> Active:
+        """What decides now: one immutable snapshot, to be taken once per trigger."""
+        return self._active
+
+    @property
+    def installed(self) -> Installed:
+        """What is on the disk."""
+        return self._installed
+
+    @property
+    def state(self) -> AgentState:
+        """HOLD without a bundle, PROBATION until a new one has proved itself, else RUNNING."""
+        if self._active.loaded is None:
+            return AgentState.HOLD
+        return AgentState.PROBATION if self._installed.probation else AgentState.RUNNING
+
+    @property
+    def refused(self) -> list[str]:
+        """Digests this device will not run, each with the reason in words."""
+        return [f"{digest}: {reason}" for digest, reason in self._installed.refused.items()]
+
+    def start(self) -> None:
+        """Load what was in force, verified again from the disk; else the previous; else HOLD."""
+        try:
+            self._installed = self._shelf.installed()
+        except DeviceError as error:
+            self._trouble(str(error))
+            return
+        self._count_crashes()
+        current, previous = self._installed.current, self._installed.previous
+        for slot in (current, previous):
+            if slot is not None and self._try_slot(slot):
+                break
+        self._shelf.tidy(self._installed.current, self._installed.previous)
+
+    def stop(self) -> None:
+        """A clean stop is no crash."""
+        with self._lock:
+            if self._installed.starts_in_probation:
+                self._remember(starts_in_probation=0)
+
+    def poll(self) -> None:
+        """Ask the hub once. HubError when it is away; refusals are recorded in `problem`, not raised."""
+        envelope = self._transport.assignment()
+        if envelope is None:
+            return
+        try:
+            self.apply(envelope)
+            self.problem = None
+        except HubError:
+            raise
+        except AgentError as error:
+            self._trouble(str(error))
+
+    def apply(self, envelope: bytes) -> None:
+        """Bring a signed assignment into force, whole or not at all. BundleError and others say why not."""
+        assignment, seen = check_assignment(envelope, self._policy.root, self._policy.station, self._seen())
+        with self._lock:
+            if seen != self._seen():
+                self._remember(seen_serial=seen.serial, seen_payload=seen.payload_sha256)
+            current = self._installed.current
+        slot = _slot(assignment, envelope, current)
+        if slot == current:
+            return
+        for digest in (slot.bundle, slot.recipe):
+            if digest in self._installed.refused:
+                raise BundleError(f"{digest[:12]} stays refused: {self._installed.refused[digest]}")
+        active = self._prepare(slot, assignment)
+        self._switch(slot, active)
+
+    def note(self, inspected: Inspected) -> None:
+        """Count a verdict towards the probation. Faults of the camera say nothing about the bundle."""
+        if not self._installed.probation:
+            return
+        with self._lock:
+            loaded = self._active.loaded
+            if loaded is None or inspected.verdict.bundle_digest != loaded.digest:
+                return
+            self._made += 1
+            self._failed += inspected.bundle_failed
+            if self._failed > self._policy.probation_error_share * self._policy.probation_verdicts:
+                self._go_back(f"failed on {self._failed} of {self._made} frames in probation")
+            elif self._made >= self._policy.probation_verdicts:
+                self._remember(probation=False, starts_in_probation=0)
+                log.info("probation passed", extra={"bundle": loaded.digest, "verdicts": self._made})
+
+    def check(self, slot: Slot) -> None:
+        """Verify a slot from the disk and change nothing. BundleError, ModelError or DeviceError when it is broken."""
+        check_assignment(slot.assignment.encode(), self._policy.root, self._policy.station, None)
+        if slot.bundle is not None:
+            self._load(slot)
+
+    # -- start ----------------------------------------------------------------------------------------------------
+
+    def _count_crashes(self) -> None:
+        installed = self._installed
+        if installed.trying is not None and installed.tries >= _MAX_TRIES:
+            self._refuse(installed.trying, f"this process died {installed.tries} times in its self-test")
+            self._remember(trying=None, tries=0)
+        if not installed.probation or installed.current is None:
+            return
+        if installed.starts_in_probation >= self._policy.probation_starts:
+            self._go_back(f"this process died {installed.starts_in_probation} times in probation")
+        else:
+            self._remember(starts_in_probation=installed.starts_in_probation + 1)
+
+    def _try_slot(self, slot: Slot) -> bool:
+        """Activate a slot from disk; False (and HOLD in its mode, if that is signed) when it is broken."""
+        try:
+            assignment, _ = check_assignment(slot.assignment.encode(), self._policy.root, self._policy.station, None)
+            self._active = self._with(None, assignment)
+            if slot.bundle is not None:
+                self._active = self._with(self._load(slot), assignment)
+        except (BundleError, ModelError, DeviceError) as error:
+            self._trouble(f"what was installed is broken: {error}")
+            self._forget_broken(slot)
+            return False
+        if slot != self._installed.current:
+            self._remember(current=slot, previous=None, probation=False, starts_in_probation=0)
+        return True
+
+    def _forget_broken(self, slot: Slot) -> None:
+        """Off the shelf, so that the next poll fetches it again."""
+        for kind, digest in ((TargetKind.BUNDLE, slot.bundle), (TargetKind.RECIPE, slot.recipe)):
+            if digest is not None:
+                self._shelf.drop(kind, digest)
+        if slot == self._installed.current:
+            self._remember(current=None, probation=False, starts_in_probation=0)
+        else:
+            self._remember(previous=None)
+
+    # -- staging --------------------------------------------------------------------------------------------------
+
+    def _prepare(self, slot: Slot, assignment: Assignment) -> Active:
+        if slot.bundle is None:
+            return self._with(None, assignment)
+        if assignment.recipe is not None:
+            self._fetch(TargetKind.RECIPE, assignment.recipe)
+        loaded = self._active.loaded
+        if loaded is None or loaded.digest != slot.bundle:
+            if assignment.bundle is not None:
+                self._fetch(TargetKind.BUNDLE, assignment.bundle)
+            loaded = self._prove(slot.bundle)
+        recipe = self._new_recipe(slot, loaded.bundle)
+        return self._with(Loaded(loaded.bundle, recipe, loaded.runtime), assignment)
+
+    def _fetch(self, kind: TargetKind, target: Target) -> None:
+        """Have a target on the shelf, checked. What is there already is checked again when it is opened."""
+        if self._shelf.has(kind, target.sha256):
+            return
+        envelope = self._transport.envelope(target.sha256)
+        release = check_release(
+            envelope,
+            self._policy.root,
+            target.sha256,
+            kind=kind,
+            product=self._policy.product,
+            max_length=self._policy.max_bundle_bytes,
+        )
+        check_target(release, target)
+        part = self._shelf.staging_file(target.sha256)
+        with part.open("wb") as into:
+            self._transport.fetch(target.sha256, release.length, into)
+        data = part.read_bytes()
+        check_bytes(data, release)
+        self._shelf.put(kind, target.sha256, data, envelope)
+
+    def _prove(self, digest: str) -> Loaded:
+        """Open and self-test a new bundle. The attempt is on the disk first: a crash in here must not repeat for ever."""
+        tries = self._installed.tries + 1 if self._installed.trying == digest else 1
+        self._remember(trying=digest, tries=tries)
+        try:
+            loaded = self._open(digest)
+            self_test(loaded.bundle, loaded.runtime)
+        except (BundleError, ModelError) as error:
+            self._shelf.drop(TargetKind.BUNDLE, digest)
+            if not isinstance(error, TrustError):  # bytes damaged on our disk are fetched again
+                self._refuse(digest, str(error))
+            raise
+        finally:
+            self._remember(trying=None, tries=0)
+        return loaded
+
+    def _open(self, digest: str) -> Loaded:
+        """A bundle from the shelf with its own recipe."""
+        bundle = open_bundle(self._verified(TargetKind.BUNDLE, digest))
+        if bundle.manifest.product != self._policy.product:
+            raise BundleError(f"bundle is for product {bundle.manifest.product}, this station makes {self._policy.product}")
+        return Loaded(bundle, bundle.recipe, self._make_runtime(bundle.model, bundle.manifest))
+
+    def _load(self, slot: Slot) -> Loaded:
+        loaded = self._open(str(slot.bundle))
+        return Loaded(loaded.bundle, self._recipe(slot, loaded.bundle), loaded.runtime)
+
+    def _new_recipe(self, slot: Slot, bundle: Bundle) -> Recipe:
+        """The recipe of a slot that is not in force yet; one that is wrong in itself is refused for good."""
+        try:
+            return self._recipe(slot, bundle)
+        except BundleError as error:
+            self._shelf.drop(TargetKind.RECIPE, str(slot.recipe))
+            if not isinstance(error, TrustError):
+                self._refuse(str(slot.recipe), str(error))
+            raise
+
+    def _recipe(self, slot: Slot, bundle: Bundle) -> Recipe:
+        if slot.recipe is None:
+            return bundle.recipe
+        data = self._verified(TargetKind.RECIPE, slot.recipe)
+        try:
+            recipe = Recipe.parse(data)
+        except ValidationError as error:
+            raise BundleError(f"recipe {slot.recipe[:12]} is unreadable: {error}") from error
+        check_recipe(recipe, bundle.manifest)
+        return recipe
+
+    def _verified(self, kind: TargetKind, digest: str) -> bytes:
+        """A target's bytes from the shelf, believed only because they were checked just now."""
+        data, envelope = self._shelf.get(kind, digest)
+        policy = self._policy
+        release = check_release(
+            envelope, policy.root, digest, kind=kind, product=policy.product, max_length=policy.max_bundle_bytes
+        )
+        check_bytes(data, release)
+        return data
+
+    # -- switching ------------------------------------------------------------------------------------------------
+
+    def _switch(self, slot: Slot, active: Active) -> None:
+        with self._lock:
+            old = self._installed
+            changes: dict[str, object] = {"current": slot}
+            if old.current is None or slot.bundle != old.current.bundle:
+                self._made = self._failed = 0
+                changes |= {"probation": slot.bundle is not None, "starts_in_probation": 1}
+                if old.current is not None and old.current.bundle is not None and not old.probation:
+                    changes["previous"] = old.current  # one still in probation is nothing to go back to
+            self._remember(**changes)
+            self._active = active
+            self._shelf.tidy(self._installed.current, self._installed.previous)
+        log.info("switched", extra={"bundle": slot.bundle, "recipe": slot.recipe, "mode": active.mode.value})
+
+    def _go_back(self, reason: str) -> None:
+        """Leave the bundle in probation for the previous one, or for HOLD, and refuse it from now on."""
+        bad = self._installed.current
+        if bad is None or bad.bundle is None:
+            return
+        self._refuse(bad.bundle, reason)
+        previous = self._installed.previous
+        self._remember(current=previous, previous=None, probation=False, starts_in_probation=0)
+        self._active = Active(None, self._active.mode)
+        if previous is not None:
+            self._try_slot(previous)
+        log.error("went back", extra={"bundle": bad.bundle, "to": previous and previous.bundle, "reason": reason})
+
+    def _refuse(self, digest: str, reason: str) -> None:
+        self._remember(refused=self._installed.refused | {digest: reason})
+        self._trouble(f"{digest[:12]} is refused: {reason}")
+
+    def _remember(self, **changes: object) -> None:
+        with self._lock:
+            self._installed = self._installed.model_copy(update=changes)
+            self._shelf.remember(self._installed)
+
+    def _with(self, loaded: Loaded | None, assignment: Assignment) -> Active:
+        return Active(loaded, assignment.mode, assignment.audit_share, self._policy.near_margin)
+
+    def _seen(self) -> Seen | None:
+        payload = self._installed.seen_payload
+        return None if payload is None else Seen(self._installed.seen_serial, payload)
+
+    def _trouble(self, reason: str) -> None:
+        self.problem = reason
+        log.warning("update trouble", extra={"reason": reason})
+
+
+def _slot(assignment: Assignment, envelope: bytes, current: Slot | None) -> Slot:
+    """What an assignment asks for; without a bundle it leaves the running one in place."""
+    recipe = assignment.recipe.sha256 if assignment.recipe else None
+    if assignment.bundle is not None:
+        return Slot(bundle=assignment.bundle.sha256, recipe=recipe, assignment=envelope.decode())
+    kept = current or Slot(assignment="")
+    return Slot(bundle=kept.bundle, recipe=recipe or kept.recipe, assignment=envelope.decode())
