@@ -59,7 +59,7 @@ def make_transport(hub: str, token: str | None, timeout_seconds: float) -> "Tran
 
 def make_camera(spec: str, agent: "Agent", config: "AgentConfig", *, loop: bool) -> "Camera":
     """``folder:DIR``, or ``opencv:INDEX``, ``opencv:URL``, ``opencv:FILE``."""
-    from edge_agent.camera.folder import FolderCamera
+    from edge_agent.camera.folder import FolderCamera, printable
     from edge_agent.camera.guard import StreamGuard
     from edge_agent.camera.opencv import LiveCamera, VideoFile
 
@@ -67,10 +67,10 @@ def make_camera(spec: str, agent: "Agent", config: "AgentConfig", *, loop: bool)
     limits = config.limits
     if kind == "folder" and where:
         folder = Path(where).absolute()
-        present = [p.name for p in folder.iterdir()] if folder.is_dir() else []
+        present = [printable(p.name) for p in folder.iterdir()] if folder.is_dir() else []
         return FolderCamera(
             folder,
-            delivered=agent.journal.delivered(str(folder), present),
+            delivered=agent.journal.delivered(printable(str(folder)), present),
             loop=loop,
             max_bytes=limits.max_picture_bytes,
             max_pixels=limits.max_picture_pixels,

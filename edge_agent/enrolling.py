@@ -9,7 +9,7 @@ from edge_agent.errors import UsageError
 from edge_agent.shelf import INSTALLED_NAME
 from edge_agent.transport import Transport
 from edge_agent.trust import check_bytes, check_release
-from inspection.contracts import Recipe, TargetKind, TrustRoot, sha256_hex
+from inspection.contracts import Enrolment, Recipe, TargetKind, TrustRoot, sha256_hex
 
 
 def enrol(
@@ -30,15 +30,18 @@ def enrol(
     known = (state / CONFIG_NAME).exists()
     if known and not force:
         raise UsageError(f"{state / CONFIG_NAME} exists: this device is enrolled; --force enrols it again")
+    before = _enrolment_of(state) if known else None
+    if before is not None and (before.device, before.station) != (device, station):
+        raise UsageError(f"{state} holds the journal of {before.device} at {before.station}; give another --state")
     enrolment = transport.enrol(code, device, station)
-    if known and _root_of(state) != enrolment.trust:
+    if before is None or before.trust != enrolment.trust:
         (state / INSTALLED_NAME).unlink(missing_ok=True)
     return write_config(state, AgentConfig(hub=hub, enrolment=enrolment, camera=camera))
 
 
-def _root_of(state: Path) -> TrustRoot | None:
+def _enrolment_of(state: Path) -> Enrolment | None:
     try:
-        return load_config(state).enrolment.trust
+        return load_config(state).enrolment
     except UsageError:  # damaged: whatever it said is not believed any more
         return None
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from edge_agent.bundle import Bundle, check_recipe
 from edge_agent.camera import Frame
-from edge_agent.camera.folder import read_picture_timed
+from edge_agent.camera.folder import printable, read_picture_timed
 from edge_agent.errors import UsageError
 from edge_agent.inspecting import Active, Identity, Loaded, inspect
 from edge_agent.runtime import Runtime
@@ -53,5 +53,5 @@ def replay(
     who = Identity("replay", "replay", bundle.manifest.product, str(uuid.uuid4()))
     for sequence, path in enumerate(paths, start=1):
         image, fault, decode_ms = read_picture_timed(folder / path, max_bytes=_MAX_BYTES, max_pixels=_MAX_PIXELS)
-        frame = Frame(image, path, decode_ms=decode_ms, fault=fault)
+        frame = Frame(image, printable(path), decode_ms=decode_ms, fault=fault)
         yield inspect(frame, active, who, sequence).verdict

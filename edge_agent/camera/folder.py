@@ -20,6 +20,11 @@ _SCAN_SECONDS = 0.05
 _NOT_PICTURES = frozenset({".csv", ".json", ".txt", ".md"})
 
 
+def printable(name: str) -> str:
+    """A file name as text that can be stored and sent: bytes that are no UTF-8 are shown as ``\\xff``."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
 def read_picture(path: Path, *, max_bytes: int, max_pixels: int) -> tuple[Image | None, str | None]:
     """A picture file as (frame, why it cannot be judged): exactly one of the two is None unless it is black."""
     try:
@@ -27,7 +32,7 @@ def read_picture(path: Path, *, max_bytes: int, max_pixels: int) -> tuple[Image 
             data = file.read(max_bytes + 1)  # one more than allowed: `decode` refuses it without all of it in memory
         image = decode(data, max_bytes=max_bytes, max_pixels=max_pixels)
     except (PictureError, OSError) as error:
-        return None, f"{path.name}: {error}"
+        return None, f"{printable(path.name)}: {error}"
     return image, look(image)
 
 
@@ -82,20 +87,20 @@ class FolderCamera:
         except OSError as error:
             raise DeviceError(f"camera folder {self._folder} cannot be read: {error}; is it mounted?") from error
         pictures = (n for n in names if Path(n).suffix.lower() not in _NOT_PICTURES)
-        self._queue.extend(sorted(n for n in pictures if self._loop or n not in self._delivered))
+        self._queue.extend(sorted(n for n in pictures if self._loop or printable(n) not in self._delivered))
 
     def _read(self, name: str) -> Frame:
         image, fault, decode_ms = read_picture_timed(self._folder / name, **self._limits)
         self._count += 1
         self._last_error = fault
         if not self._loop:
-            self._delivered.add(name)
+            self._delivered.add(printable(name))
         return Frame(
             image=image,
-            part=Path(name).stem,
+            part=printable(Path(name).stem),
             decode_ms=decode_ms,
             fault=fault,
-            source=None if self._loop else (str(self._folder), name),
+            source=None if self._loop else (printable(str(self._folder)), printable(name)),
         )
 
     def health(self) -> Health:

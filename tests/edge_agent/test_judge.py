@@ -1,0 +1,118 @@
+"""Scores and a recipe decide; tiles cover everything; boxes lie in the frame."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from edge_agent.judge import MAX_REGIONS, audited, boxes, cut, judge, near_threshold, tiles_of, why_keep
+from edge_agent.runtime import Inference
+from inspection.contracts import Decision, Recipe, Region, Tiling, decide
+from tests.edge_agent.helpers import CLASSES, recipe
+
+WHOLE = Region(x=0, y=0, width=64, height=48)
+
+
+def tiled(rows: int, columns: int, overlap: int = 0, region: Region | None = None) -> Recipe:
+    return recipe().model_copy(update={"tiling": Tiling(rows=rows, columns=columns, overlap=overlap), "region": region})
+
+
+@given(st.integers(20, 300), st.integers(20, 300), st.integers(1, 4), st.integers(1, 4), st.integers(0, 8))
+def test_tiles_have_one_size_and_cover_the_frame(height: int, width: int, rows: int, columns: int, overlap: int) -> None:
+    """Every pixel is inspected, by tiles that fit one batch."""
+    seen = np.zeros((height, width), bool)
+    tiles = tiles_of(height, width, tiled(rows, columns, overlap))
+    for tile in tiles:
+        assert tile.x + tile.width <= width
+        assert tile.y + tile.height <= height
+        seen[tile.y : tile.y + tile.height, tile.x : tile.x + tile.width] = True
+    assert len(tiles) == rows * columns
+    assert len({(t.width, t.height) for t in tiles}) == 1
+    assert seen.all()
+    assert cut(np.zeros((height, width, 3), np.uint8), tiles).shape[0] == rows * columns
+
+
+def test_a_region_outside_the_frame_is_refused() -> None:
+    """A recipe for a larger camera must not be applied to a part of its region."""
+    with pytest.raises(ValueError, match="outside the frame"):
+        tiles_of(48, 64, tiled(1, 1, region=Region(x=10, y=0, width=60, height=40)))
+
+
+@given(hnp.arrays(np.float32, (8, 8), elements=st.floats(0, 1, width=32)))
+def test_boxes_lie_in_the_frame_and_are_few(defect_map: np.ndarray) -> None:
+    """At most five boxes, strongest first, none outside, and the peak is in one of them."""
+    found = boxes(defect_map, WHOLE, "dent")
+    assert len(found) <= MAX_REGIONS
+    assert [b.score for b in found] == sorted((b.score for b in found), reverse=True)
+    for box in found:
+        assert box.x + box.width <= 64 + 1e-6
+        assert box.y + box.height <= 48 + 1e-6
+
+
+def test_a_box_lies_on_the_defect() -> None:
+    """One hot cell of the map gives one box around that cell's pixels."""
+    defect_map = np.zeros((8, 8), np.float32)
+    defect_map[2, 5] = 0.9
+    (box,) = boxes(defect_map, WHOLE, "dent")
+    assert box.x <= 5.5 * 8 <= box.x + box.width
+    assert box.y <= 2.5 * 6 <= box.y + box.height
+    assert box.width <= 3 * 8
+    assert boxes(np.zeros((8, 8), np.float32), WHOLE, "dent") == []
+
+
+@given(hnp.arrays(np.float64, (4, 3), elements=st.floats(0.01, 1)))
+def test_the_worst_tile_decides(raw: np.ndarray) -> None:
+    """The frame's decision is the worst of its tiles', and its scores are those of a tile that decided so."""
+    scores = (raw / raw.sum(axis=1, keepdims=True)).astype(np.float32)
+    rule = tiled(2, 2)
+    found = judge(Inference(scores, np.zeros((4, 8, 8), np.float32)), tiles_of(48, 64, rule), CLASSES, rule)
+    each = [decide(dict(zip(CLASSES, map(float, row), strict=True)), rule).decision for row in scores]
+    order = [Decision.OK, Decision.INCONCLUSIVE, Decision.NG]
+    assert found.outcome.decision is max(each, key=order.index)
+    assert decide(found.scores, rule) == found.outcome
+
+
+def test_regions_come_with_defects_only() -> None:
+    """An OK part has no boxes, whatever its map says."""
+    hot = np.ones((1, 8, 8), np.float32)
+    tiles = tiles_of(48, 64, recipe())
+    good = judge(Inference(np.array([[0.9, 0.05, 0.05]], np.float32), hot), tiles, CLASSES, recipe())
+    bad = judge(Inference(np.array([[0.1, 0.8, 0.1]], np.float32), hot), tiles, CLASSES, recipe())
+    assert (good.outcome.decision, good.regions) == (Decision.OK, [])
+    assert bad.outcome.defect_class == "scratch"
+    assert bad.regions[0].label == "scratch"
+
+
+def test_the_audit_is_reproducible_and_near_its_share() -> None:
+    """The same ids are drawn again; of 4,000 ids about a tenth is (six standard deviations wide)."""
+    drawn = [audited(f"id-{i}", 0.1) for i in range(4000)]
+    assert drawn == [audited(f"id-{i}", 0.1) for i in range(4000)]
+    assert abs(sum(drawn) - 400) < 6 * (4000 * 0.1 * 0.9) ** 0.5
+    assert not any(audited(f"id-{i}", 0.0) for i in range(100))
+    assert all(audited(f"id-{i}", 1.0) for i in range(100))
+
+
+@pytest.mark.parametrize(
+    ("decision", "good", "share", "why"),
+    [
+        (Decision.NG, 0.1, 1.0, "ng"),
+        (Decision.INCONCLUSIVE, 0.5, 1.0, "inconclusive"),
+        (Decision.OK, 0.75, 0.0, "near_threshold"),
+        (Decision.OK, 0.75, 1.0, "audit"),
+        (Decision.OK, 0.99, 0.0, None),
+        (Decision.ERROR, 0.99, 1.0, None),
+    ],
+)
+def test_pictures_are_kept_for_a_reason(decision: Decision, good: float, share: float, why: str | None) -> None:
+    """Rejects, doubts, near misses and a random share of the passed."""
+    scores = {"good": good, "scratch": 1 - good, "dent": 0.0}
+    assert why_keep(decision, "an-id", scores, recipe(), audit_share=share, margin=0.1) == why
+
+
+@given(st.floats(0, 1), st.floats(0, 0.3))
+def test_near_threshold_is_below_the_band(good: float, margin: float) -> None:
+    """Only what was judged OK can be near the threshold."""
+    scores = {"good": good, "scratch": 1 - good, "dent": 0.0}
+    if near_threshold(scores, recipe(), margin):
+        assert decide(scores, recipe()).decision is Decision.OK
