@@ -97,7 +97,9 @@ def _choice_keys(count: int) -> list[str]:
 
 
 def _add_boxes(view: ET.Element, product: Product) -> None:
-    boxes = ET.SubElement(view, "RectangleLabels", name=DEFECT, toName=PICTURE, strokeWidth="2", showInline="true")
+    # A pale fill: what is inside a box must stay to be seen as it is.
+    look = {"strokeWidth": "2", "opacity": "0.1", "showInline": "true"}
+    boxes = ET.SubElement(view, "RectangleLabels", {"name": DEFECT, "toName": PICTURE} | look)
     for index, name in enumerate(defects_of(product)):
         # Without a hotkey of its own Label Studio would give a box the digits that belong to the choices.
         key = {"hotkey": _BOX_KEYS[index]} if index < len(_BOX_KEYS) else {}

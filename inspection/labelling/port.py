@@ -94,10 +94,11 @@ class Changes(_Record):
 
 
 class Counts(_Record):
-    """Tasks and answers (annotations not cancelled) of a project."""
+    """Tasks and answers (annotations not cancelled) of a project, and when the project was made."""
 
     tasks: int
     answers: int
+    created_at: AwareDatetime
 
 
 class LabelStudio(Protocol):
@@ -156,7 +157,7 @@ class LabelStudio(Protocol):
         ...
 
     def counts(self, project_id: int) -> Counts:
-        """Tasks and answers of the whole project."""
+        """Tasks and answers of the whole project, other people's tasks included."""
         ...
 
     def close(self) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from inspection.data.product import Product
 from inspection.errors import LabelError
 from inspection.labelling.interface import (
+    ABOUT_FIELD,
     ANSWER,
     CANNOT_TELL,
     DEFECT,
@@ -32,6 +33,15 @@ _SETTINGS: dict[str, Any] = {
     "sampling": "Sequential sampling",
     "evaluate_predictions_automatically": False,
 }
+
+# Columns nobody reads; several of them also cost the server a join per row.
+_HIDDEN = (
+    f"data.{KEY_FIELD}",
+    f"data.{LINK_FIELD}",
+    f"data.{ABOUT_FIELD}",
+    *("inner_id", "updated_by", "file_upload", "storage_filename", "created_at", "avg_lead_time", "draft_exists"),
+    *("annotations_results", "annotations_ids", "predictions_results", "predictions_model_versions", "comments"),
+)
 
 
 @dataclass(frozen=True)
@@ -157,7 +167,7 @@ def _tabs() -> list[dict[str, Any]]:
 
 
 def _tab(title: str, conditions: list[dict[str, Any]], order: str) -> dict[str, Any]:
-    hidden = [f"tasks:data.{KEY_FIELD}", f"tasks:data.{LINK_FIELD}", "tasks:data.about", "tasks:updated_by"]
+    hidden = [f"tasks:{column}" for column in _HIDDEN]
     return {
         "title": title,
         "type": "list",

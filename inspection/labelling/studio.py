@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import httpx
 from pydantic import AwareDatetime, BaseModel, TypeAdapter, ValidationError
@@ -31,6 +31,7 @@ from inspection.labelling.port import (
 __all__ = ["LabelStudio", "SdkStudio", "connect"]
 
 _T = TypeVar("_T")
+_R = TypeVar("_R", "_Project", "_ProjectCounts")
 _PAGE = 500
 _CREATE_AT_ONCE = 500
 _FIND_AT_ONCE = 100  # keys of 70 characters each: the query stays below the 64 KiB a request line may have
@@ -105,7 +106,7 @@ class SdkStudio:
 
     def project(self, project_id: int) -> StudioProject:
         """One project."""
-        return self._get(f"api/projects/{project_id}/", _Project).record()
+        return self._one_project(project_id, _PROJECT_FIELDS, _ProjectPage).record()
 
     def create_project(self, title: str, description: str, config: str, settings: Mapping[str, Any]) -> StudioProject:
         """Make a project."""
@@ -186,11 +187,16 @@ class SdkStudio:
 
     def counts(self, project_id: int) -> Counts:
         """Tasks and answers of the whole project."""
-        query = {"ids": str(project_id), "include": "id,task_number,total_annotations_number"}
-        rows = self._get("api/projects/counts/", _CountsPage, query).results
+        fields = "id,created_at,task_number,total_annotations_number"
+        row = self._one_project(project_id, fields, _CountsPage)
+        return Counts(tasks=row.task_number, answers=row.total_annotations_number, created_at=row.created_at)
+
+    def _one_project(self, project_id: int, fields: str, kind: type["_Page[_R]"]) -> "_R":
+        """One row of the list of projects: with `fields` it costs a sixth of the project's own address at 100,000 tasks."""
+        rows = self._get("api/projects/", kind, {"ids": str(project_id), "include": fields, "filter": "all"}).results
         for row in rows:
             if row.id == project_id:
-                return Counts(tasks=row.task_number, answers=row.total_annotations_number)
+                return row
         raise UsageError(f"Label Studio at {self._url} has no project {project_id}: was it deleted?")
 
     def _newest(self, project_id: int) -> datetime | None:
@@ -316,23 +322,24 @@ class _Project(BaseModel):
         )
 
 
-class _ProjectPage(BaseModel):
-    count: int
-    results: list[_Project]
-
-
 class _Imported(BaseModel):
     task_ids: list[int]
 
 
 class _ProjectCounts(BaseModel):
     id: int
+    created_at: AwareDatetime
     task_number: int
     total_annotations_number: int
 
 
-class _CountsPage(BaseModel):
-    results: list[_ProjectCounts]
+class _Page(BaseModel, Generic[_R]):
+    count: int
+    results: list[_R]
+
+
+_ProjectPage = _Page[_Project]
+_CountsPage = _Page[_ProjectCounts]
 
 
 class _Annotation(BaseModel):

@@ -1,0 +1,42 @@
+"""What operators do on a real Label Studio, through its API."""
+
+from typing import Any
+
+import httpx
+
+from tests.labelling.conftest import RunningServer
+
+
+def choice(name: str) -> dict[str, Any]:
+    """The choice of a class, as Label Studio writes it."""
+    return {"from_name": "answer", "to_name": "picture", "type": "choices", "value": {"choices": [name]}}
+
+
+def box(name: str, x: float, y: float, width: float, height: float) -> dict[str, Any]:
+    """A box in percent."""
+    value = {"x": x, "y": y, "width": width, "height": height, "rotation": 0, "rectanglelabels": [name]}
+    return {"from_name": "defect", "to_name": "picture", "type": "rectanglelabels", "value": value}
+
+
+def answer(
+    server: RunningServer,
+    task: int,
+    result: list[dict[str, Any]] | None,
+    *,
+    annotation: int | None = None,
+    **fields: Any,
+) -> int:
+    """Answer a task, change an annotation, or with ``result`` None delete it; the annotation's id."""
+    path, method = f"api/tasks/{task}/annotations/", "POST"
+    if annotation is not None:
+        path, method = f"api/annotations/{annotation}/", "PATCH" if result is not None else "DELETE"
+    response = httpx.request(
+        method,
+        f"{server.url}/{path}",
+        headers={"Authorization": f"Token {server.token}"},
+        json=None if result is None else {"result": result, **fields},
+        timeout=30,
+        trust_env=False,
+    )
+    response.raise_for_status()
+    return int(response.json()["id"]) if response.content else int(annotation or 0)
