@@ -5,6 +5,7 @@ thread of the pool); an answer that belongs to an earlier life is not counted; a
 program's mark is alive.
 """
 
+import shutil
 import subprocess
 import time
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from pathlib import Path
 import psutil
 
 from inspection.up import leftovers, logs
-from inspection.up.rules import Limits, Phase, Seen, Watch
+from inspection.up.rules import Answer, Limits, Phase, Seen, Watch
 from inspection.up.service import FileHealth, Service
 
 _LEFTOVER_SECONDS = 2.0
@@ -33,9 +34,9 @@ class Child:
         self._pool = pool
         self._process: subprocess.Popen[bytes] | None = None
         self._trouble: str | None = None
-        self._check: Future[bool] | None = None
+        self._check: Future[Answer | bool] | None = None
         self._checked_at = 0.0
-        self._healthy: bool | None = None
+        self._answer: Answer | None = None
 
     @property
     def pid(self) -> int | None:
@@ -45,13 +46,15 @@ class Child:
 
     def start(self) -> None:
         """Begin a life. A program that cannot be started counts as one that died at once."""
-        self._check, self._healthy, self._trouble, self._checked_at = None, None, None, 0.0
+        self._check, self._answer, self._trouble, self._checked_at = None, None, None, 0.0
         state, instance = self._mark
         env = {**self.service.env, leftovers.MARK: f"{state}:{instance}", leftovers.SERVICE: self.service.name}
         try:
             if isinstance(self.service.health, FileHealth):
                 self.service.health.forget()
             self.service.cwd.mkdir(parents=True, exist_ok=True)
+            if self.service.seed is not None:
+                _plant(*self.service.seed)
             with logs.open_log(self.log, self._limits.log_bytes) as log:
                 self._process = subprocess.Popen(
                     self.service.command,
@@ -70,7 +73,7 @@ class Child:
         ended = self._ended() if self.watch.phase in {Phase.STARTING, Phase.HEALTHY} else None
         if ended is None and self._process is not None:
             self._look_at_health(now)
-        return Seen(ended, self._healthy, dependencies_healthy())
+        return Seen(ended, self._answer, dependencies_healthy())
 
     def _ended(self) -> str | None:
         if self._process is None:
@@ -84,7 +87,7 @@ class Child:
 
     def _look_at_health(self, now: float) -> None:
         if self._check is not None and self._check.done():
-            self._healthy, self._check = self._check.result(), None
+            self._answer, self._check = _answer_of(self._check.result()), None
         steady = self.watch.phase is Phase.HEALTHY
         every = self._limits.health_seconds if steady else self._limits.health_first_seconds
         if self._check is None and now - self._checked_at >= every:
@@ -117,6 +120,22 @@ class Child:
     def bound_log(self) -> None:
         """Keep the log of a long life within bounds."""
         logs.bound(self.log, self._limits.log_bytes)
+
+
+def _answer_of(result: Answer | bool) -> Answer:
+    if isinstance(result, Answer):
+        return result
+    return Answer.WELL if result else Answer.SILENT
+
+
+def _plant(prepared: Path, place: Path) -> None:
+    """Copy, in one step that is seen whole or not at all, unless something is there already or nothing is prepared."""
+    if place.exists() or not prepared.exists():
+        return
+    place.parent.mkdir(parents=True, exist_ok=True)
+    partial = place.with_name(place.name + ".part")
+    shutil.copyfile(prepared, partial)
+    partial.replace(place)
 
 
 def monotonic() -> float:

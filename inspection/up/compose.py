@@ -22,6 +22,7 @@ from inspection.up.machine import Problem, free_ports
 from inspection.up.service import FileHealth, HttpHealth, Service
 
 LABEL_STUDIO_VARIABLE = ENV_PREFIX + "LABEL_STUDIO"
+LABEL_STUDIO_DATABASE = "label_studio.sqlite3"
 FLOWS_READY = Path("run") / "flows.ready"
 FLOWS_MAX_AGE_SECONDS = 45.0  # it is touched every 5 s; a machine under load may be late
 _URLS = ("hub_url", "label_studio_url", "mlflow_url", "prefect_url")
@@ -64,6 +65,11 @@ def find_label_studio(environment: Mapping[str, str]) -> Path | Problem:
         f"not found at {', '.join(map(str, candidates))}" + ("" if named else " nor on PATH"),
         f"Install it with `make label-studio`, or name it in {LABEL_STUDIO_VARIABLE}",
     )
+
+
+def seed_of(executable: Path) -> Path:
+    """Where `make label-studio` keeps an empty, migrated database: making one takes half a minute of computing."""
+    return executable.parent.parent / "fresh" / LABEL_STUDIO_DATABASE
 
 
 def missing_modules() -> list[Problem]:
@@ -173,9 +179,10 @@ def _label_studio(settings: Settings, environment: Mapping[str, str]) -> Service
     if isinstance(executable, Problem):
         raise EnvironmentTroubleError(str(executable))
     host, port = _place(settings.label_studio_url)
+    folder = _folder(settings, "label-studio")
     password = settings.secrets.label_studio_password.get_secret_value()
     extra = label_studio_environment(
-        _folder(settings, "label-studio"),
+        folder,
         settings.label_studio_user,
         password,
         settings.secrets.label_studio_token.get_secret_value(),
@@ -187,13 +194,14 @@ def _label_studio(settings: Settings, environment: Mapping[str, str]) -> Service
         title="Label Studio",
         command=tuple(label_studio_command(executable, port, host=host)),
         env=_minimal(environment) | extra,
-        cwd=_folder(settings, "label-studio"),
+        cwd=folder,
         health=HttpHealth(f"{settings.label_studio_url}/health"),
         ready_seconds=300.0,  # the first start makes its database
         host=host,
         port=port,
         address=settings.label_studio_url,
         login=f"{settings.label_studio_user} / {password}",
+        seed=None if settings.label_studio_database else (seed_of(executable), folder / LABEL_STUDIO_DATABASE),
     )
 
 

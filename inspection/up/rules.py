@@ -61,13 +61,21 @@ class Watch:
     reason: str = ""
 
 
+class Answer(StrEnum):
+    """What came of a health check."""
+
+    WELL = "well"
+    UNWELL = "unwell"  # it answers, and says that something it needs is missing: starting it again would not help
+    SILENT = "silent"
+
+
 @dataclass(frozen=True)
 class Seen:
-    """One look. ``ended`` says in words how the program ended, None while it runs; ``healthy`` is None before the
-    first answer to a health check of this life."""
+    """One look. ``ended`` says in words how the program ended, None while it runs; ``answer`` is None before the first
+    health check of this life is over."""
 
     ended: str | None
-    healthy: bool | None
+    answer: Answer | None
     dependencies_healthy: bool
 
 
@@ -94,7 +102,7 @@ def _started(watch: Watch, now: float) -> Watch:
 def _while_starting(watch: Watch, seen: Seen, now: float, ready_seconds: float, limits: Limits) -> tuple[Watch, Action]:
     since = watch.started if watch.was_healthy else watch.first_start
     late = now - since > ready_seconds
-    if seen.ended is None and seen.healthy:
+    if seen.ended is None and seen.answer is Answer.WELL:
         return replace(watch, phase=Phase.HEALTHY, last_good=now, was_healthy=True), Action.NOTHING
     if seen.ended is None and not late:
         return watch, Action.NOTHING
@@ -108,10 +116,10 @@ def _while_healthy(watch: Watch, seen: Seen, now: float, limits: Limits) -> tupl
     quick = now - watch.started <= limits.stable_seconds
     if seen.ended is not None:
         return _died(watch, seen.ended, now, limits, quick=quick)
-    if seen.healthy:
+    if seen.answer in {Answer.WELL, Answer.UNWELL}:
         return replace(watch, last_good=now, deaths=watch.deaths if quick else 0), Action.NOTHING
     if now - watch.last_good > limits.hang_seconds:
-        return _died(watch, f"gave no healthy answer for {limits.hang_seconds:g} s", now, limits, quick=quick)
+        return _died(watch, f"gave no answer for {limits.hang_seconds:g} s", now, limits, quick=quick)
     return watch, Action.NOTHING
 
 

@@ -9,40 +9,50 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import httpx
 
-from inspection.up.rules import Phase
+from inspection.up.rules import Answer, Phase
+
+
+class Health(Protocol):
+    """How one sees that a program is well."""
+
+    def check(self, timeout_seconds: float) -> Answer | bool:
+        """One look; must return within about the time given. True is well, False is silent."""
+        ...
 
 
 @dataclass(frozen=True)
 class HttpHealth:
-    """Healthy when GET ``url`` answers 200 (no redirects, no proxies)."""
+    """Well when GET ``url`` answers 200, unwell when it answers anything else (no redirects, no proxies)."""
 
     url: str
 
-    def check(self, timeout_seconds: float) -> bool:
-        """One look; an unreachable or slow server is not healthy."""
+    def check(self, timeout_seconds: float) -> Answer:
+        """One look; an unreachable or slow server is silent."""
         try:
             answer = httpx.get(self.url, timeout=timeout_seconds, trust_env=False)
         except httpx.HTTPError:
-            return False
-        return answer.status_code == httpx.codes.OK
+            return Answer.SILENT
+        return Answer.WELL if answer.status_code == httpx.codes.OK else Answer.UNWELL
 
 
 @dataclass(frozen=True)
 class FileHealth:
-    """Healthy while ``path`` exists and was touched less than ``max_age_seconds`` ago. Removed before each start."""
+    """Well while ``path`` exists and was touched less than ``max_age_seconds`` ago, else silent; removed before a start."""
 
     path: Path
     max_age_seconds: float
 
-    def check(self, timeout_seconds: float) -> bool:  # noqa: ARG002 - the same call for both kinds of health
+    def check(self, timeout_seconds: float) -> Answer:  # noqa: ARG002 - the same call for both kinds of health
         """One look."""
         try:
-            return time.time() - self.path.stat().st_mtime < self.max_age_seconds
+            fresh = time.time() - self.path.stat().st_mtime < self.max_age_seconds
         except FileNotFoundError:
-            return False
+            fresh = False
+        return Answer.WELL if fresh else Answer.SILENT
 
     def forget(self) -> None:
         """Remove what an earlier life left."""
@@ -51,20 +61,24 @@ class FileHealth:
 
 @dataclass(frozen=True)
 class Service:
-    """One program. ``port`` 0 means that it listens nowhere; ``address`` is what a person opens."""
+    """One program. ``port`` 0 means that it listens nowhere; ``address`` is what a person opens.
+
+    ``seed`` is (prepared file, place in the state folder): copied before a start when there is none at its place yet.
+    """
 
     name: str
     title: str
     command: tuple[str, ...]
     env: Mapping[str, str] = field(repr=False)
     cwd: Path
-    health: HttpHealth | FileHealth
+    health: Health
     depends_on: tuple[str, ...] = ()
     ready_seconds: float = 120.0
     host: str = "127.0.0.1"
     port: int = 0
     address: str = ""
     login: str = field(default="", repr=False)
+    seed: tuple[Path, Path] | None = None
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,14 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inspection.up.rules import Action, Limits, Phase, Seen, Watch, back_off, step
+from inspection.up.rules import Action, Answer, Limits, Phase, Seen, Watch, back_off, step
 
 LIMITS = Limits()
 READY = 30.0
 ALIVE = Seen(None, None, True)
-GOOD = Seen(None, True, True)
-BAD = Seen(None, False, True)
+GOOD = Seen(None, Answer.WELL, True)
+UNWELL = Seen(None, Answer.UNWELL, True)
+BAD = Seen(None, Answer.SILENT, True)
 DEAD = Seen("ended with exit code 1", None, True)
 
 
@@ -79,12 +80,19 @@ def test_a_long_life_forgives_earlier_deaths() -> None:
 
 
 def test_a_program_that_hangs_is_ended_and_started_again() -> None:
-    """Sixty seconds without a healthy answer; a short stall is forgiven."""
+    """Sixty seconds without an answer; a short stall is forgiven."""
     stalled, actions = drive(healthy(), (100, GOOD), (150, BAD), (155, GOOD), (200, BAD))
     assert set(actions) == {Action.NOTHING}
     watch, actions = drive(stalled, (215.1, BAD))
     assert actions == [Action.END]
-    assert (watch.phase, watch.reason) == (Phase.BACK_OFF, "gave no healthy answer for 60 s")
+    assert (watch.phase, watch.reason) == (Phase.BACK_OFF, "gave no answer for 60 s")
+
+
+def test_a_program_that_says_it_is_unwell_is_not_ready_and_not_restarted_either() -> None:
+    """A hub whose database is away answers 503 for an hour: another hub would say the same."""
+    assert drive(Watch(), (0, ALIVE), (5, UNWELL))[0].phase is Phase.STARTING
+    watch, actions = drive(healthy(), *((float(now), UNWELL) for now in range(5, 3600, 5)))
+    assert (watch.phase, set(actions)) == (Phase.HEALTHY, {Action.NOTHING})
 
 
 def test_a_restarted_program_that_does_not_answer_is_tried_again() -> None:
@@ -97,7 +105,7 @@ def test_a_restarted_program_that_does_not_answer_is_tried_again() -> None:
 looks = st.lists(
     st.tuples(
         st.floats(0.01, 100),
-        st.builds(Seen, st.sampled_from([None, "died"]), st.sampled_from([None, True, False]), st.booleans()),
+        st.builds(Seen, st.sampled_from([None, "died"]), st.sampled_from([None, *Answer]), st.booleans()),
     ),
     max_size=60,
 )

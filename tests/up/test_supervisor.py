@@ -77,7 +77,7 @@ def test_what_hangs_is_replaced(ups: Ups, tmp_path: Path, port: int) -> None:
         until(lambda: up.service("one").phase is Phase.BACK_OFF or up.service("one").starts == 2)
         (tmp_path / "hang").unlink()
         until(lambda: up.service("one").starts >= 2 and up.service("one").phase is Phase.HEALTHY)
-    assert any("no healthy answer" in event.message for event in ups.events)
+    assert any("gave no answer" in event.message for event in ups.events)
 
 
 def test_a_program_that_ignores_term_is_killed(ups: Ups, tmp_path: Path, port: int) -> None:

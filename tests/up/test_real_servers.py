@@ -1,0 +1,123 @@
+"""The real MLflow, Prefect and Label Studio under the supervisor."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from inspection.settings import Settings
+from inspection.up import leftovers
+from inspection.up.compose import find_label_studio, temporary_settings
+from inspection.up.machine import Problem
+from inspection.up.rules import Phase
+from inspection.up.supervisor import Supervisor
+from tests.up.conftest import until
+
+pytestmark = [pytest.mark.service, pytest.mark.slow]
+OURS = {"hub", "flows"}  # tried with the whole loop
+
+
+@pytest.fixture(scope="module")
+def settings() -> Iterator[Settings]:
+    """A temporary state folder."""
+    with temporary_settings() as settings:
+        yield settings
+
+
+@pytest.fixture(scope="module")
+def up(settings: Settings) -> Iterator[Supervisor]:
+    """The servers of others, started once."""
+    if isinstance(problem := find_label_studio(os.environ), Problem):
+        pytest.skip(str(problem))
+    with Supervisor(settings, environment=os.environ, without=OURS) as up:
+        yield up
+    assert leftovers.find(leftovers.state_mark(settings.state)) == []
+
+
+def ours(settings: Settings) -> list[psutil.Process]:
+    """Every process that carries the mark of the state folder."""
+    return leftovers.find(leftovers.state_mark(settings.state))
+
+
+def test_every_server_answers_at_the_address_shown(up: Supervisor) -> None:
+    """Pages, not only health."""
+    for service in up.services:
+        assert service.phase is Phase.HEALTHY
+        answer = httpx.get(service.address, follow_redirects=True, timeout=30)
+        assert answer.status_code == 200, service.name
+
+
+def test_everything_listens_on_loopback_only(up: Supervisor, settings: Settings) -> None:
+    """All descendants included."""
+    listening = {
+        connection.laddr.ip
+        for process in ours(settings)
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN and connection.laddr
+    }
+    assert listening == {"127.0.0.1"}
+    assert len(ours(settings)) >= len(up.services)
+
+
+def test_no_secret_is_seen_in_ps_or_in_a_log(up: Supervisor, settings: Settings) -> None:
+    """Neither on a command line nor in what the servers wrote when they started."""
+    shown = [" ".join(process.cmdline()) for process in ours(settings)]
+    shown += [service.log.read_text() for service in up.services]
+    for name, value in settings.secrets:
+        assert not [text for text in shown if value.get_secret_value() in text], name
+
+
+def test_label_studio_knows_the_token_and_refuses_strangers(up: Supervisor, settings: Settings) -> None:
+    """The secrets of the state folder are the ones in force, also when its database came prepared."""
+    url = f"{settings.label_studio_url}/api/projects/"
+    token = settings.secrets.label_studio_token.get_secret_value()
+    assert httpx.get(url, headers={"Authorization": f"Token {token}"}, timeout=30).status_code == 200
+    assert httpx.get(url, headers={"Authorization": f"Token {'0' * 40}"}, timeout=30).status_code == 401
+
+
+def test_another_web_page_may_not_use_prefect(up: Supervisor, settings: Settings) -> None:
+    """Its API has no log-in: only its own pages are let in by a browser."""
+    headers = {"Origin": "https://elsewhere.example", "Access-Control-Request-Method": "POST"}
+    answer = httpx.options(f"{settings.prefect_url}/api/flows/filter", headers=headers, timeout=30)
+    assert "access-control-allow-origin" not in answer.headers
+    headers["Origin"] = settings.prefect_url
+    answer = httpx.options(f"{settings.prefect_url}/api/flows/filter", headers=headers, timeout=30)
+    assert answer.headers["access-control-allow-origin"] == settings.prefect_url
+
+
+def test_a_killed_mlflow_comes_back_at_its_address(up: Supervisor, settings: Settings) -> None:
+    """Its second process, which holds the port, does not stand in the way of the new one."""
+    pid = up.service("mlflow").pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: up.service("mlflow").starts == 2 and up.service("mlflow").phase is Phase.HEALTHY, 120)
+    assert httpx.get(f"{settings.mlflow_url}/health", timeout=30).text == "OK"
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_prints_addresses_and_leaves_nothing_when_stopped(how: signal.Signals, tmp_path: Path) -> None:
+    """Exit code 0, ports released, the temporary folder removed."""
+    command = [sys.executable, "-m", "tests.up.up", "hub,flows,label-studio,prefect"]
+    environment = {**os.environ, "COLUMNS": "160", "TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as running:
+        assert running.stdout is not None
+        lines = []
+        for line in running.stdout:
+            lines.append(line)
+            if line.startswith("State: "):
+                break
+        running.send_signal(how)
+        lines += running.stdout.readlines()
+    text = "".join(lines)
+    assert running.returncode == 0, text
+    (address,) = set(re.findall(r"http://127\.0\.0\.1:\d+", text))
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(address)
+    assert list(tmp_path.glob("escapement-*")) == []
