@@ -48,18 +48,12 @@ def accept_picture(
     station). Raises PictureError after counting it in quarantine, UsageError for an unknown product.
     """
     came_from = origin or f"{source} {station or ''}".strip()
-    try:
-        info = check_picture(data, max_bytes=max_bytes, max_pixels=max_pixels)
-        _check_known(store, info.sha256, product)
-    except PictureError as error:
-        quarantine(store, data, code=error.code, detail=str(error), source=came_from)
-        raise
+    info = check_or_quarantine(store, data, product=product, origin=came_from, max_bytes=max_bytes, max_pixels=max_pixels)
     store.blobs.put("pictures", data)
     with store.begin() as session:
-        new = insert_new(
+        new = keep_picture(
             session,
-            PictureRow,
-            **_columns(info),
+            info,
             product=product,
             part=part,
             group=group,
@@ -68,6 +62,45 @@ def accept_picture(
             fixed_split=fixed_split,
         )
     return Accepted(info.sha256, new)
+
+
+def check_or_quarantine(
+    store: Store, data: bytes, *, product: str, origin: str, max_bytes: int, max_pixels: int
+) -> PictureInfo:
+    """Check a picture for a product; what is refused is counted in quarantine, then PictureError is raised."""
+    try:
+        info = check_picture(data, max_bytes=max_bytes, max_pixels=max_pixels)
+        _check_known(store, info.sha256, product)
+    except PictureError as error:
+        quarantine(store, data, code=error.code, detail=str(error), source=origin)
+        raise
+    return info
+
+
+def keep_picture(
+    session: Session,
+    info: PictureInfo,
+    *,
+    product: str,
+    part: str,
+    group: str,
+    station: str | None,
+    source: str,
+    fixed_split: str | None = None,
+) -> bool:
+    """The row of a checked picture whose bytes are in the blob store already; True when it is new."""
+    names = ("sha256", "length", "media_type", "width", "height", "phash", "descriptor")
+    return insert_new(
+        session,
+        PictureRow,
+        **{name: getattr(info, name) for name in names},
+        product=product,
+        part=part,
+        group=group,
+        station=station,
+        source=source,
+        fixed_split=fixed_split,
+    )
 
 
 def quarantine(store: Store, data: bytes, *, code: str, detail: str, source: str) -> None:
@@ -129,11 +162,6 @@ _SEARCHED = (
 def _held(session: Session, sha256: str | None) -> str | None:
     """A verdict's row names a picture only when its bytes are here; the hub names it when they come later."""
     return sha256 if sha256 is not None and session.get(PictureRow, sha256) is not None else None
-
-
-def _columns(info: PictureInfo) -> dict[str, object]:
-    names = ("sha256", "length", "media_type", "width", "height", "phash", "descriptor")
-    return {name: getattr(info, name) for name in names}
 
 
 def _check_known(store: Store, sha256: str, product: str) -> None:

@@ -1,0 +1,262 @@
+"""Import of a directory of labelled pictures: class-per-folder, or with a ``labels.csv``.
+
+Invariants: nothing outside the directory is read; a missing file stops the import before it begins; a bad picture is
+counted in quarantine and reported, the others come in; importing twice changes nothing.
+"""
+
+import csv
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from inspection.contracts import sha256_hex
+from inspection.data.intake import check_or_quarantine, keep_picture
+from inspection.data.labels import IMPORT, Answer, name_of, record_answers
+from inspection.data.pictures import PictureInfo
+from inspection.data.product import Product
+from inspection.data.products import load_product
+from inspection.data.snapshot_record import Split
+from inspection.errors import PictureError, UsageError
+from inspection.store.session import Store
+from inspection.store.tables import utc_now
+
+LABELS_FILE = "labels.csv"
+_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
+_SPLITS = {
+    "": None,
+    "train": Split.TRAIN,
+    "val": Split.VALIDATION,
+    "valid": Split.VALIDATION,
+    "validation": Split.VALIDATION,
+    "test": Split.GOLDEN,
+    "golden": Split.GOLDEN,
+}
+_LONGEST_NAME = 200  # characters of a part or group in the store
+_AT_ONCE = 100
+
+
+@dataclass(frozen=True)
+class Item:
+    """A picture file with its label. ``name`` is its path inside the directory, behind the directory's own name."""
+
+    path: Path
+    name: str
+    label: str
+    split: Split | None
+    group: str
+    part: str
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What an import did. ``refused`` has (name, code) of each bad picture; ``mixed_groups`` are groups whose rows name
+    several splits: a group is never divided, so a snapshot puts it on the side that most of its pictures name."""
+
+    new: int
+    known: int
+    labels: int
+    refused: list[tuple[str, str]] = field(default_factory=list)
+    mixed_groups: list[str] = field(default_factory=list)
+
+    @property
+    def refused_by_code(self) -> dict[str, int]:
+        """How many were refused, by reason."""
+        return dict(Counter(code for _, code in self.refused))
+
+
+def read_directory(directory: Path, good: str) -> list[Item]:
+    """The pictures of a directory, sorted by name: rows of its ``labels.csv``, else one class per sub-folder.
+
+    ``labels.csv`` has the columns path and label, and may have split (train, val, test), group and part; others are ignored.
+    Sub-folders may be grouped by split first (``train/ok/1.png``). Without part, every file is a part; without group,
+    every part is a group. Raises UsageError when ``good`` is no class, a file is missing, a path leads outside, or there
+    is nothing to import.
+    """
+    root = directory.resolve()
+    if not root.is_dir():
+        raise UsageError(f"{directory} is not a directory; give one with a folder per class, or with a {LABELS_FILE}")
+    items = _from_csv(root) if (root / LABELS_FILE).is_file() else _from_folders(root)
+    classes = sorted({item.label for item in items})
+    if not items:
+        raise UsageError(f"{directory} holds no pictures in folders per class and no {LABELS_FILE}")
+    if good not in classes:
+        raise UsageError(f"{directory} has no class {good!r}; its classes are {', '.join(classes)}: name the good one")
+    _check_parts(items)
+    return sorted(items, key=lambda item: item.name)
+
+
+def classes_of(items: Sequence[Item], good: str) -> list[str]:
+    """The classes of the items, the good one first, the others by name."""
+    return [good, *sorted({item.label for item in items} - {good})]
+
+
+def import_items(
+    store: Store,
+    product: str | Product,
+    items: Sequence[Item],
+    *,
+    max_bytes: int,
+    max_pixels: int,
+    labelled: bool = True,
+    station: str | None = None,
+    workers: int = 2,
+    progress: Callable[[int, int], None] | None = None,
+) -> ImportReport:
+    """Bring pictures in, and (unless ``labelled`` is False) their labels as answers of origin "import".
+
+    ``progress(done, total)`` is called after every batch. Raises UsageError for an unknown product, LabelError when the
+    product lacks a class, both before anything is written.
+    """
+    task = _Import(store, name_of(product), max_bytes, max_pixels, labelled, station)
+    task.check(items)
+    with ThreadPoolExecutor(workers) as pool:
+        for start in range(0, len(items), _AT_ONCE):
+            batch = items[start : start + _AT_ONCE]
+            task.keep(list(zip(batch, pool.map(task.look, batch), strict=True)))
+            if progress:
+                progress(start + len(batch), len(items))
+    return ImportReport(task.new, task.known, task.labels, task.refused, _mixed_groups(items))
+
+
+@dataclass
+class _Import:
+    """One import on its way: where to, within which limits, and the counts so far."""
+
+    store: Store
+    product: str
+    max_bytes: int
+    max_pixels: int
+    labelled: bool
+    station: str | None
+    new: int = 0
+    known: int = 0
+    labels: int = 0
+    refused: list[tuple[str, str]] = field(default_factory=list)
+
+    def check(self, items: Sequence[Item]) -> None:
+        with self.store.begin(read_only=True) as session:
+            classes = load_product(session, self.product).classes
+        strange = sorted({item.label for item in items} - set(classes)) if self.labelled else []
+        if strange:
+            raise UsageError(
+                f"product {self.product!r} has no class {', '.join(strange)}; its classes are {', '.join(classes)}: "
+                "add them to the product, or correct the labels"
+            )
+
+    def look(self, item: Item) -> PictureInfo | PictureError:
+        """Check a picture and keep its bytes; in a thread. A refusal is counted in quarantine and returned."""
+        data = item.path.read_bytes()
+        limits = {"max_bytes": self.max_bytes, "max_pixels": self.max_pixels}
+        try:
+            info = check_or_quarantine(self.store, data, product=self.product, origin=f"import {item.name}", **limits)
+        except PictureError as error:
+            return error
+        self.store.blobs.put("pictures", data)
+        return info
+
+    def keep(self, looked: Sequence[tuple[Item, PictureInfo | PictureError]]) -> None:
+        """One transaction for a batch: rows of its pictures, then its labels."""
+        answers = []
+        with self.store.begin() as session:
+            for item, info in looked:
+                if isinstance(info, PictureError):
+                    self.refused.append((item.name, info.code))
+                    continue
+                new = keep_picture(
+                    session,
+                    info,
+                    product=self.product,
+                    part=item.part,
+                    group=item.group,
+                    station=self.station,
+                    source="import",
+                    fixed_split=item.split,
+                )
+                self.new += new
+                self.known += not new
+                answers.append(self._answer(item, info))
+            if self.labelled:
+                self.labels += record_answers(session, answers).new
+
+    def _answer(self, item: Item, info: PictureInfo) -> Answer:
+        return Answer(
+            product=self.product,
+            picture=info.sha256,
+            origin=IMPORT,
+            # By product, file and picture: a label corrected in the directory supersedes, another picture does not.
+            origin_id=sha256_hex(f"{self.product}\0{item.name}\0{info.sha256}".encode()),
+            label=item.label,
+            annotator="import",
+            made_at=utc_now(),
+            body={"path": item.name},
+        )
+
+
+def _from_csv(root: Path) -> list[Item]:
+    table = root / LABELS_FILE
+    with table.open(newline="", encoding="utf-8-sig") as lines:
+        reader = csv.DictReader(lines)
+        lacking = {"path", "label"} - set(reader.fieldnames or ())
+        if lacking:
+            raise UsageError(f"{table} lacks the columns {', '.join(sorted(lacking))}; path and label are needed")
+        items = [_item_of(root, row, line) for line, row in enumerate(reader, start=2)]
+    missing = [item.name for item in items if not item.path.is_file()]
+    if missing:
+        raise UsageError(f"{table} names {len(missing)} files that are not there, the first {missing[0]}")
+    return items
+
+
+def _item_of(root: Path, row: dict[str, str | None], line: int) -> Item:
+    path, label = (row["path"] or "").strip(), (row["label"] or "").strip()
+    if not path or not label:
+        raise UsageError(f"line {line} of {root / LABELS_FILE} has no path or no label")
+    split = (row.get("split") or "").strip().lower()
+    if split not in _SPLITS:
+        known = ", ".join(s for s in _SPLITS if s)
+        raise UsageError(f"line {line} of {root / LABELS_FILE}: split {split!r} is none of {known}")
+    return _item(root, root / path, label, _SPLITS[split], row.get("group"), row.get("part"))
+
+
+def _from_folders(root: Path) -> list[Item]:
+    folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if folders and all(folder.name.lower() in _SPLITS for folder in folders):
+        return [item for folder in folders for item in _classes_in(root, folder, _SPLITS[folder.name.lower()])]
+    return _classes_in(root, root, None)
+
+
+def _classes_in(root: Path, folder: Path, split: Split | None) -> list[Item]:
+    return [
+        _item(root, path, path.relative_to(folder).parts[0], split, None, None)
+        for path in sorted(folder.glob("*/**/*"))
+        if path.suffix.lower() in _SUFFIXES and path.is_file()
+    ]
+
+
+def _item(root: Path, path: Path, label: str, split: Split | None, group: str | None, part: str | None) -> Item:
+    real = path.resolve()
+    if not real.is_relative_to(root):
+        raise UsageError(f"{path} leads out of {root}: only pictures inside the directory are imported")
+    name = f"{root.name}/{path.relative_to(root).as_posix()}"
+    own_part = _short((part or "").strip() or name)
+    return Item(real, name, label, split, _short((group or "").strip() or own_part), own_part)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 17]}-{sha256_hex(name.encode())[:16]}"
+
+
+def _check_parts(items: Sequence[Item]) -> None:
+    groups: dict[str, str] = {}
+    for item in items:
+        first = groups.setdefault(item.part, item.group)
+        if first != item.group:
+            raise UsageError(f"part {item.part!r} is in the groups {first!r} and {item.group!r}: a part is never divided")
+
+
+def _mixed_groups(items: Sequence[Item]) -> list[str]:
+    splits: dict[str, set[Split | None]] = defaultdict(set)
+    for item in items:
+        splits[item.group].add(item.split)
+    return sorted(group for group, named in splits.items() if len(named) > 1)
