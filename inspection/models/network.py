@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 HEAD_WIDTH = 128
 
@@ -45,15 +45,15 @@ class MapHead(nn.Module):
         size = features[0].shape[-2:]
         fused = self.laterals[0](features[0])
         for lateral, feature in zip(self.laterals[1:], features[1:], strict=True):
-            fused = fused + F.interpolate(lateral(feature), size=size, mode="nearest")
-        return F.relu(fused)
+            fused = fused + functional.interpolate(lateral(feature), size=size, mode="nearest")
+        return functional.relu(fused)
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Feature maps to ``(logits [N, K], map_logits [N, K, h_0, w_0])``."""
         fused = self.fuse(features)
         pooled = 0.5 * (fused.mean((2, 3)) + fused.amax((2, 3)))
         weight = self.classifier.weight[:, :, None, None]
-        return self.classifier(pooled), F.conv2d(fused, weight, self.classifier.bias)
+        return self.classifier(pooled), functional.conv2d(fused, weight, self.classifier.bias)
 
 
 class InspectionNet(nn.Module):

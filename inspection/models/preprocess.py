@@ -7,8 +7,8 @@ same picture. The resize runs in float32: on uint8 the two round differently (RE
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 class Preprocess(nn.Module):
@@ -32,12 +32,14 @@ class Preprocess(nn.Module):
     def resize(self, frame: Tensor) -> Tensor:
         """uint8 ``[N, H, W, 3]`` -> float32 ``[N, 3, height, width]`` in [0, 255], channel order untouched."""
         planes = frame.permute(0, 3, 1, 2).float()
-        return F.interpolate(planes, size=(self.height, self.width), mode="bilinear", antialias=True, align_corners=False)
+        return functional.interpolate(
+            planes, size=(self.height, self.width), mode="bilinear", antialias=True, align_corners=False
+        )
 
     def normalize(self, planes: Tensor) -> Tensor:
         """BGR ``[N, 3, h, w]`` in [0, 255] (float32 or uint8) -> normalized RGB float32."""
         with torch.autocast(planes.device.type, enabled=False):
-            return F.conv2d(planes.float(), self.weight, self.bias)
+            return functional.conv2d(planes.float(), self.weight, self.bias)
 
     def forward(self, frame: Tensor) -> Tensor:
         """See the class."""

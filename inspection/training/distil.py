@@ -1,0 +1,59 @@
+"""Distillation: the teacher's answers, on the very pictures the student sees, train a network small enough for a device."""
+
+import time
+from pathlib import Path
+
+import torch
+from lightning.pytorch.utilities.seed import isolate_rng
+
+from inspection.data.product import Product
+from inspection.data.snapshot_record import Snapshot
+from inspection.errors import UsageError
+from inspection.training.cache import Pictures
+from inspection.training.engine import Compute, OnEpoch, choose_precision, fit
+from inspection.training.fit import keep, load_data, starting_network
+from inspection.training.module import Distiller
+from inspection.training.record import Trained
+
+
+def distil(
+    teacher: Trained,
+    snapshot: Snapshot,
+    product: Product,
+    pictures: Pictures,
+    workdir: Path,
+    *,
+    warm_start: Path | None = None,
+    on_epoch: OnEpoch | None = None,
+    compute: Compute | None = None,
+) -> Trained:
+    """Train ``product.student`` to answer as ``teacher`` does; the result lies in ``workdir/trained``.
+
+    ``warm_start``: folder of an earlier student. Raises UsageError when the teacher knows other classes than the snapshot.
+    """
+    if teacher.classes != snapshot.classes:
+        raise UsageError(f"the teacher scores {teacher.classes}, the snapshot holds {snapshot.classes}: train it anew")
+    started = time.monotonic()
+    compute, student = compute or Compute(), product.student
+    size = {"height": teacher.height, "width": teacher.width}
+    plan = product.train.model_copy(update={"backbone": student.backbone, "pretrained": student.pretrained, **size})
+    with isolate_rng():
+        torch.manual_seed(plan.seed)
+        net, origin = starting_network(snapshot, plan, warm_start)
+        product = product.model_copy(update={"train": plan})
+        data = load_data(snapshot, product, net, pictures, workdir, compute)
+        module = Distiller(
+            net,
+            teacher.network(),
+            temperature=student.temperature,
+            hard_label_share=student.hard_label_share,
+            learning_rate=student.learning_rate,
+            weight_decay=plan.weight_decay,
+        )
+        precision = choose_precision(plan.precision, net, compute.accelerator)
+        kept = fit(
+            module, data, epochs=student.epochs, patience=student.epochs, precision=precision, compute=compute,
+            on_epoch=on_epoch,
+        )  # fmt: skip
+    origin = f"distilled from {teacher.backbone}; {origin}"
+    return keep(workdir / "trained", snapshot, net, kept, origin, precision, time.monotonic() - started)

@@ -1,0 +1,126 @@
+"""Training of a teacher: a snapshot and a product's plan in, a `Trained` folder out.
+
+Invariant: the golden side is never read here. On a processor the same seed gives the same weights; on a GPU sums are
+reordered and they agree closely.
+"""
+
+import time
+from pathlib import Path
+
+import torch
+from lightning.pytorch.utilities.seed import isolate_rng
+
+from inspection.data.product import Product, TrainPlan
+from inspection.data.snapshot_record import Snapshot
+from inspection.models import catalogue
+from inspection.models.network import InspectionNet
+from inspection.models.preprocess import Preprocess
+from inspection.training.cache import Pictures
+from inspection.training.engine import BestEpoch, Compute, OnEpoch, choose_precision, fit
+from inspection.training.loading import SnapshotData
+from inspection.training.module import Classifier
+from inspection.training.record import Trained, load_trained, save_trained
+
+
+def train(
+    snapshot: Snapshot,
+    product: Product,
+    pictures: Pictures,
+    workdir: Path,
+    *,
+    warm_start: Path | None = None,
+    on_epoch: OnEpoch | None = None,
+    compute: Compute | None = None,
+) -> Trained:
+    """Train ``product.train.backbone`` on the training side of ``snapshot``; keep the best epoch on its validation side.
+
+    ``pictures``: sha256 -> file bytes. ``workdir`` receives the decoded pictures and the folder ``trained``.
+    ``warm_start``: folder of a `Trained`; its weights are taken over where they fit, a known class keeps its own by name.
+    ``on_epoch(epoch, metrics)`` is called after each epoch (from 0). Raises UsageError, ServerError (hub weights).
+    """
+    started = time.monotonic()
+    compute, plan = compute or Compute(), product.train
+    with isolate_rng():
+        torch.manual_seed(plan.seed)
+        net, origin = starting_network(snapshot, plan, warm_start)
+        data = load_data(snapshot, product, net, pictures, workdir, compute)
+        module = Classifier(net, learning_rate=plan.learning_rate, weight_decay=plan.weight_decay)
+        precision = choose_precision(plan.precision, net, compute.accelerator)
+        kept = fit(
+            module,
+            data,
+            epochs=plan.epochs,
+            patience=plan.patience,
+            precision=precision,
+            compute=compute,
+            on_epoch=on_epoch,
+        )
+    return keep(workdir / "trained", snapshot, net, kept, origin, precision, time.monotonic() - started)
+
+
+def load_data(
+    snapshot: Snapshot, product: Product, net: InspectionNet, pictures: Pictures, workdir: Path, compute: Compute
+) -> SnapshotData:
+    """The snapshot's pictures, decoded at the size of ``net``."""
+    spec = net.spec
+    preprocess = Preprocess(spec.height, spec.width, spec.mean, spec.std)
+    data = SnapshotData(snapshot, product.train, preprocess, compute.num_workers)
+    data.decode(pictures, workdir, product.region)
+    return data
+
+
+def starting_network(snapshot: Snapshot, plan: TrainPlan, warm_start: Path | None) -> tuple[InspectionNet, str]:
+    """The untrained network, and in words where its weights came from."""
+    count = len(snapshot.classes)
+    champion = load_trained(warm_start) if warm_start is not None else None
+    if champion is not None and champion.backbone == plan.backbone:
+        net = catalogue.build(plan.backbone, count, pretrained="none", height=plan.height, width=plan.width)
+        return net, take_over(net, snapshot.classes, champion)
+    net = catalogue.build(plan.backbone, count, pretrained=plan.pretrained, height=plan.height, width=plan.width)
+    refused = f"; no warm start: the champion is a {champion.backbone}" if champion is not None else ""
+    return net, f"pretrained: {plan.pretrained}{refused}"
+
+
+def take_over(net: InspectionNet, classes: list[str], champion: Trained) -> str:
+    """Copy the champion's weights where shapes match; a class both know keeps its row. Returns what was done, in words."""
+    theirs = champion.network().state_dict()
+    ours = net.state_dict()
+    known = [c for c in classes if c in champion.classes]
+    for name in ("head.classifier.weight", "head.classifier.bias"):
+        rows = ours[name].clone()
+        for c in known:
+            rows[classes.index(c)] = theirs[name][champion.classes.index(c)]
+        theirs[name] = rows
+    fitting = {k: v for k, v in theirs.items() if k in ours and ours[k].shape == v.shape}
+    net.load_state_dict(ours | fitting)
+    return f"warm start from {len(fitting)} of {len(ours)} tensors, {len(known)} of {len(classes)} classes known"
+
+
+def keep(
+    folder: Path,
+    snapshot: Snapshot,
+    net: InspectionNet,
+    kept: BestEpoch,
+    origin: str,
+    precision: str,
+    seconds: float,
+) -> Trained:
+    """Write the best epoch's weights and the record."""
+    spec = net.spec
+    record = Trained(
+        folder=folder,
+        backbone=spec.backbone,
+        classes=snapshot.classes,
+        good_class=snapshot.good_class,
+        height=spec.height,
+        width=spec.width,
+        mean=spec.mean,
+        std=spec.std,
+        snapshot=snapshot.digest,
+        started_from=origin,
+        precision=precision,
+        history=kept.history,
+        best_epoch=kept.best_epoch,
+        seconds=round(seconds, 3),
+    )
+    return save_trained(record, kept.best_state)

@@ -1,0 +1,129 @@
+"""The Lightning wrapper of the plain network: losses, metrics, optimizer."""
+
+# ruff: noqa: ARG002  # Lightning calls its hooks with more than we need
+
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassConfusionMatrix
+
+from inspection.models.network import InspectionNet
+from inspection.models.preprocess import Preprocess
+
+LABEL_SMOOTHING = 0.05
+Batch = tuple[Tensor, Tensor]
+
+
+class Classifier(lightning.LightningModule):
+    """Trains ``net`` on uint8 BGR batches ``[N, 3, h, w]``; normalizes on the device, outside mixed precision."""
+
+    def __init__(self, net: InspectionNet, *, learning_rate: float, weight_decay: float) -> None:
+        super().__init__()
+        self.net = net
+        self.learning_rate, self.weight_decay = learning_rate, weight_decay
+        self.preprocess = Preprocess(net.spec.height, net.spec.width, net.spec.mean, net.spec.std)
+        self.confusion = MulticlassConfusionMatrix(net.spec.classes)
+        self.validation_loss = MeanMetric()
+        self.training_loss = MeanMetric()
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """uint8 pictures become normalized floats, channels last."""
+        images, labels = batch
+        return self.preprocess.normalize(images).contiguous(memory_format=torch.channels_last), labels
+
+    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy with a little label smoothing."""
+        logits, _ = self.net(images)
+        return functional.cross_entropy(logits.float(), labels, label_smoothing=LABEL_SMOOTHING)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """One step's loss."""
+        loss = self.loss(*batch)
+        self.training_loss.update(loss.detach())
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Counts right and wrong answers."""
+        images, labels = batch
+        logits = self.net(images)[0].float()
+        self.validation_loss.update(functional.cross_entropy(logits, labels), len(labels))
+        self.confusion.update(logits, labels)
+
+    def epoch_metrics(self) -> dict[str, float]:
+        """Metrics since the last call, over all processes: ``loss``, ``val_loss``, ``val_balanced_accuracy``."""
+        counts = self.confusion.compute().double()
+        present = counts.sum(1) > 0  # a class without validation pictures has no recall
+        recall = counts.diag()[present] / counts.sum(1)[present]
+        metrics = {
+            "loss": float(self.training_loss.compute()),
+            "val_loss": float(self.validation_loss.compute()),
+            "val_balanced_accuracy": float(recall.mean()),
+        }
+        for metric in (self.confusion, self.validation_loss, self.training_loss):
+            metric.reset()
+        return metrics
+
+    def configure_optimizers(self) -> Any:
+        """AdamW, one cycle up and down over all steps (Smith and Topin 2018)."""
+        optimizer = torch.optim.AdamW(_parameter_groups(self.net, self.weight_decay), lr=self.learning_rate)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, self.learning_rate, total_steps=int(self.trainer.estimated_stepping_batches), pct_start=0.2
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+class Distiller(Classifier):
+    """Trains a student on its teacher's answers to the very same augmented pictures (Hinton et al. 2015).
+
+    Loss: ``hard_label_share`` x cross-entropy + the rest x T^2 KL(teacher || student) at temperature T, on the
+    picture's logits and, where both maps have one size, on every location of the map.
+    """
+
+    def __init__(self, net: InspectionNet, teacher: InspectionNet, *, temperature: float, hard_label_share: float,
+                 **options: float) -> None:  # fmt: skip
+        super().__init__(net, **options)
+        self.teacher = teacher.requires_grad_(False)
+        self.temperature, self.hard_label_share = temperature, hard_label_share
+        spec = teacher.spec
+        self.teacher_preprocess = Preprocess(spec.height, spec.width, spec.mean, spec.std)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Any:
+        """In training the teacher's view of the same pictures is added."""
+        images, labels = super().on_after_batch_transfer(batch, dataloader_idx)
+        if not self.training:
+            return images, labels
+        seen = self.teacher_preprocess.normalize(batch[0]).contiguous(memory_format=torch.channels_last)
+        return images, labels, seen
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """One step's loss."""
+        images, labels, seen = batch
+        self.teacher.eval()  # Lightning puts all children into training mode
+        with torch.no_grad():
+            wanted, wanted_map = self.teacher(seen)
+        logits, map_logits = self.net(images)
+        soft = self._divergence(logits, wanted)
+        if map_logits.shape == wanted_map.shape:
+            soft = 0.5 * (soft + self._divergence(map_logits, wanted_map))
+        hard = functional.cross_entropy(logits.float(), labels, label_smoothing=LABEL_SMOOTHING)
+        loss = self.hard_label_share * hard + (1 - self.hard_label_share) * soft
+        self.training_loss.update(loss.detach())
+        return loss
+
+    def _divergence(self, logits: Tensor, wanted: Tensor) -> Tensor:
+        """T^2 KL(wanted || logits) over dimension 1, mean over everything else."""
+        t = self.temperature
+        ours = functional.log_softmax(logits.float() / t, dim=1)
+        theirs = functional.log_softmax(wanted.float() / t, dim=1)
+        return t * t * functional.kl_div(ours, theirs, reduction="none", log_target=True).sum(1).mean()
+
+
+def _parameter_groups(net: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Biases and normalization weights are not decayed."""
+    decayed = [p for p in net.parameters() if p.requires_grad and p.ndim > 1]
+    free = [p for p in net.parameters() if p.requires_grad and p.ndim <= 1]
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]

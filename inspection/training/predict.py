@@ -1,0 +1,57 @@
+"""Class scores of pictures, through the very graph that is exported."""
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from inspection.contracts import Region
+from inspection.data.snapshot_record import Example
+from inspection.models.deploy import DeployGraph
+from inspection.models.network import InspectionNet
+from inspection.training.cache import Pictures, decode_frame
+from inspection.training.record import Trained
+
+
+def predict(
+    trained: Trained | InspectionNet | DeployGraph,
+    examples: Sequence[Example],
+    pictures: Pictures,
+    *,
+    region: Region | None = None,
+    batch_size: int = 32,
+) -> NDArray[np.float32]:
+    """Scores float32 ``[N, K]`` in the order of ``examples``, rows sum to 1; ``region`` is the product's."""
+    graph = _graph(trained)
+    device = next(graph.parameters()).device
+    rows = [np.zeros((0, graph.net.spec.classes), np.float32)]
+    with torch.inference_mode():
+        for batch in _batches(examples, pictures, region, batch_size):
+            scores, _ = graph(torch.from_numpy(batch).to(device))
+            rows.append(scores.cpu().numpy())
+    return np.concatenate(rows)
+
+
+def _graph(trained: Trained | InspectionNet | DeployGraph) -> DeployGraph:
+    graph = trained.deploy_graph() if isinstance(trained, Trained) else trained
+    graph = graph if isinstance(graph, DeployGraph) else DeployGraph(graph)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return graph.to(device).eval()
+
+
+def _batches(
+    examples: Sequence[Example], pictures: Pictures, region: Region | None, size: int
+) -> Iterator[NDArray[np.uint8]]:
+    """Neighbours of one size go together: uint8 ``[n, H, W, 3]``, n <= ``size``."""
+    frames = (decode_frame(pictures(e.picture), region) for e in examples)
+    for _, alike in groupby(frames, key=lambda f: f.shape):
+        batch: list[NDArray[np.uint8]] = []
+        for frame in alike:
+            batch.append(frame)
+            if len(batch) == size:
+                yield np.stack(batch)
+                batch = []
+        if batch:
+            yield np.stack(batch)
