@@ -99,17 +99,18 @@ def load_secrets(state: Path) -> Secrets:
     return made
 
 
+def _places(state: Path) -> dict[str, str]:
+    """Where rows and pictures are kept unless something else is said."""
+    return {"database_url": f"sqlite:///{state / 'escapement.db'}", "blob_url": f"file://{state / 'blobs'}"}
+
+
 def load_settings(state: Path, env: Mapping[str, str], **overrides: Any) -> Settings:
     """Build the settings of a state folder: defaults, ``settings.json``, ``env``, then ``overrides``.
 
     Raises UsageError on an unknown field in ``settings.json`` or a value of the wrong form.
     """
     state = state.absolute()
-    values: dict[str, Any] = {
-        "state": state,
-        "database_url": f"sqlite:///{state / 'escapement.db'}",
-        "blob_url": f"file://{state / 'blobs'}",
-    }
+    values: dict[str, Any] = {"state": state, **_places(state)}
     path = state / SETTINGS_FILE
     if path.exists():
         values.update(json.loads(path.read_text()))
@@ -127,7 +128,11 @@ def load_settings(state: Path, env: Mapping[str, str], **overrides: Any) -> Sett
 def save_settings(settings: Settings) -> None:
     """Write the non-secret part to ``settings.json``, atomically, so that other programs find the same addresses."""
     body = settings.model_dump(mode="json", exclude={"secrets", "state"})
+    for field, value in _places(settings.state).items():
+        if body[field] == value:
+            del body[field]  # follows the folder, which may be moved
     path = settings.state / SETTINGS_FILE
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary.touch(mode=0o600)  # a database URL may hold a password
     temporary.write_text(json.dumps(body, indent=1))
     temporary.replace(path)

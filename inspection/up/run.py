@@ -14,10 +14,13 @@ from rich.table import Table
 from inspection.errors import EnvironmentTroubleError
 from inspection.settings import Settings
 from inspection.up import machine
-from inspection.up.compose import missing_modules, temporary_settings
+from inspection.up.compose import choose_ports, missing_modules, temporary_settings
+from inspection.up.preflight import preflight
 from inspection.up.rules import Phase
 from inspection.up.service import Event, Running
 from inspection.up.supervisor import Supervisor
+
+__all__ = ["preflight", "run_up", "stop_on_signals", "table"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -28,21 +31,27 @@ def run_up(
     ephemeral: bool,
     environment: Mapping[str, str],
     on_ready: Callable[[tuple[Running, ...]], None] | None = None,
+    host: str | None = None,
     without: Collection[str] = (),
     console: Console | None = None,
 ) -> int:
     """Run the embedded set until Ctrl-C, SIGTERM or SIGHUP; exit code 0, or 1 when a program was given up meanwhile.
 
     ``ephemeral`` leaves the folder of ``settings`` alone: a temporary one with free ports is used and removed at the
-    end. ``without`` names programs that run elsewhere and are not started here. ``on_ready`` is called once, in this
-    thread, when all are healthy. EnvironmentTroubleError when something stands in the way or a program does not come
-    up; everything is stopped then. Call it in the main thread.
+    end. ``host`` is the address of this machine under which others reach hub and Label Studio (see ``choose_ports``);
+    it is remembered, and None keeps what the settings say. ``without`` names programs that run elsewhere and are not
+    started here. ``on_ready`` is called once, in this thread, when all are healthy. EnvironmentTroubleError when
+    something stands in the way or a program does not come up; everything is stopped then. Call it in the main thread.
     """
     console = console or Console()
     if ephemeral:
         with temporary_settings(settings) as own:
-            return _run(own, environment, on_ready, without, console)
-    return _run(settings, environment, on_ready, without, console)
+            return _run(_at(own, host), environment, on_ready, without, console)
+    return _run(_at(settings, host), environment, on_ready, without, console)
+
+
+def _at(settings: Settings, host: str | None) -> Settings:
+    return settings if host is None else choose_ports(settings, free=False, host=host)
 
 
 def _run(
@@ -54,7 +63,7 @@ def _run(
 ) -> int:
     machine.refuse(missing_modules())
     up = Supervisor(settings, environment=environment, without=without, on_event=lambda event: _say(console, event))
-    with _signals(up):
+    with stop_on_signals(up):
         try:
             up.start()
             if _come_up(up, console):
@@ -99,7 +108,9 @@ def table(services: tuple[Running, ...]) -> Table:
 
 
 @contextmanager
-def _signals(up: Supervisor) -> Iterator[None]:
+def stop_on_signals(up: Supervisor) -> Iterator[None]:
+    """Inside the block SIGINT, SIGTERM and SIGHUP ask ``up`` to stop instead of interrupting this thread."""
+
     def handle(number: int, frame: FrameType | None) -> None:
         del number, frame
         up.ask_to_stop(at_once=up.stop_asked)  # the second one means: at once

@@ -100,6 +100,15 @@ def test_chosen_ports_are_different_saved_and_away_from_outgoing_connections(set
     assert all(FIRST_PORT <= port < LAST_PORT for port in ports)
 
 
+def test_saved_settings_follow_a_folder_that_is_moved_and_are_private(settings: Settings, tmp_path: Path) -> None:
+    """A restored backup must not write into the place it was taken from; a database URL may hold a password."""
+    chosen = choose_ports(settings)
+    assert (settings.state / "settings.json").stat().st_mode & 0o077 == 0
+    moved = load_settings(settings.state.rename(tmp_path / "moved"), {})
+    assert moved.hub_url == chosen.hub_url
+    assert str(tmp_path / "moved") in moved.database_url
+
+
 def test_only_hub_and_label_studio_leave_loopback(settings: Settings) -> None:
     """MLflow and Prefect have no log-in."""
     chosen = choose_ports(settings, free=False, host="192.0.2.7")
