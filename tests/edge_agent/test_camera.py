@@ -1,0 +1,249 @@
+"""A frame that shows nothing is never judged; a file is delivered once."""
+
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from edge_agent.camera import Frame
+from edge_agent.camera.folder import FolderCamera
+from edge_agent.camera.guard import StreamGuard, look
+from edge_agent.camera.opencv import LiveCamera, VideoFile
+from edge_agent.camera.port import Health
+from edge_agent.errors import PictureError, UsageError
+from edge_agent.pictures import decode, encode_png
+from edge_agent.trigger.free import FreeRunning
+from edge_agent.trigger.interval import Interval
+from tests.edge_agent.helpers import picture, png, write_picture
+
+LIMITS = {"max_bytes": 10**6, "max_pixels": 10**6}
+
+
+def folder_camera(folder: Path, delivered: set[str] | None = None, *, loop: bool = False) -> FolderCamera:
+    return FolderCamera(folder, delivered=delivered or set(), loop=loop, **LIMITS)
+
+
+def drain(camera: FolderCamera) -> list[Frame]:
+    frames = []
+    while (frame := camera.next(0)) is not None:
+        frames.append(frame)
+    return frames
+
+
+def test_files_come_once_in_name_order_and_new_ones_are_waited_for(tmp_path: Path) -> None:
+    """Each picture once; a later file with an earlier name is not lost."""
+    for name in ("b.png", "a.png"):
+        write_picture(tmp_path, name, picture())
+    camera = folder_camera(tmp_path)
+    assert [f.part for f in drain(camera)] == ["a", "b"]
+    write_picture(tmp_path, "0.png", picture())
+    assert [f.part for f in drain(camera)] == ["0"]
+
+
+def test_hidden_files_folders_and_tables_are_no_parts(tmp_path: Path) -> None:
+    """Half-written files, sub-folders and labels are not looked at."""
+    (tmp_path / ".half.png").write_bytes(b"half")
+    (tmp_path / "labels.csv").write_bytes(b"path,label\n")
+    (tmp_path / "sub").mkdir()
+    assert drain(folder_camera(tmp_path)) == []
+
+
+def test_what_was_delivered_before_is_not_delivered_again(tmp_path: Path) -> None:
+    """Across a restart, by the names the journal remembers."""
+    write_picture(tmp_path, "a.png", picture())
+    (first,) = drain(folder_camera(tmp_path))
+    assert first.source == (str(tmp_path), "a.png")
+    assert drain(folder_camera(tmp_path, {"a.png"})) == []
+
+
+def test_a_loop_begins_again_and_leaves_no_trace(tmp_path: Path) -> None:
+    """For benches: endless, and nothing to remember."""
+    write_picture(tmp_path, "a.png", picture())
+    camera = folder_camera(tmp_path, loop=True)
+    assert [f.source for f in (camera.next(0), camera.next(0)) if f] == [None, None]
+
+
+def test_a_name_that_is_no_utf8_can_still_be_stored(tmp_path: Path) -> None:
+    """Its bytes are shown, the part is not skipped."""
+    with open(os.fsencode(tmp_path) + b"/a\xff.png", "wb") as out:  # noqa: PTH123  # pathlib takes no bytes
+        out.write(png(picture()))
+    (frame,) = drain(folder_camera(tmp_path))
+    assert frame.part == "a\\xff"
+    assert frame.image is not None
+
+
+def bomb() -> bytes:
+    """A PNG of a few bytes that says it has 60000 x 60000 pixels."""
+    header = struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
+    chunk = b"IHDR" + header
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+
+
+def jpeg() -> bytes:
+    done, data = cv2.imencode(".jpg", picture())
+    assert done
+    return data.tobytes()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"hello",
+        png(picture())[:-20],
+        png(picture())[:500],
+        jpeg()[:300],
+        jpeg()[:4],
+        bomb(),
+        b"\x89PNG\r\n\x1a\n",
+        b"BM",
+    ],
+)
+def test_a_bad_file_is_a_fault_with_a_reason(tmp_path: Path, data: bytes) -> None:
+    """Empty, junk, truncated, bomb: a frame with a fault, and no image."""
+    (tmp_path / "a.png").write_bytes(data)
+    (frame,) = drain(folder_camera(tmp_path))
+    assert frame.image is None
+    assert frame.fault
+    assert frame.fault.startswith("a.png: ")
+
+
+def test_a_flipped_byte_in_a_png_is_a_fault() -> None:
+    """A damaged PNG is not silently another picture."""
+    data = bytearray(png(picture()))
+    data[len(data) // 2] ^= 1
+    with pytest.raises(PictureError):
+        decode(bytes(data), **LIMITS)
+
+
+def test_stored_pictures_are_lossless() -> None:
+    """What is stored is what was judged."""
+    assert np.array_equal(decode(encode_png(picture(3)), **LIMITS), picture(3))
+
+
+def test_a_missing_folder_is_wrong_usage(tmp_path: Path) -> None:
+    """Said at start, with the next step."""
+    with pytest.raises(UsageError, match="does not exist"):
+        folder_camera(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("level", [0, 8])
+def test_black_is_a_fault(level: int) -> None:
+    """Lamp off or lens capped; a dim but structured frame passes."""
+    assert look(np.full((1080, 1920, 3), level, np.uint8))
+    dim = np.full((480, 640, 3), level, np.uint8)
+    dim[100:300, 100:300] = 40
+    assert look(dim) is None
+
+
+def test_a_frozen_stream_is_a_fault_until_it_moves() -> None:
+    """The same exposure three times is a fault; a new one clears it."""
+    guard = StreamGuard(3)
+    assert [bool(guard.check(picture(1))) for _ in range(4)] == [False, False, True, True]
+    assert guard.check(picture(2)) is None
+
+
+def test_another_size_is_a_fault() -> None:
+    """The first frame fixes the size."""
+    guard = StreamGuard(3)
+    assert guard.check(picture(1)) is None
+    assert "this camera delivers" in (guard.check(picture(1, size=(64, 48))) or "")
+
+
+def video(path: Path, frames: int) -> None:
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 25, (64, 48))
+    for seed in range(frames):
+        writer.write(picture(seed))
+    writer.release()
+
+
+def test_a_video_file_is_read_whole(tmp_path: Path) -> None:
+    """Every frame in order, then the camera has ended."""
+    video(tmp_path / "v.avi", 5)
+    camera = VideoFile(str(tmp_path / "v.avi"), StreamGuard(3))
+    parts = []
+    while (frame := camera.next(0)) is not None:
+        parts.append(frame.part)
+    camera.close()
+    assert parts == [f"v-{i:08d}" for i in range(1, 6)]
+    assert camera.ended
+
+
+def test_a_live_camera_gives_the_newest_frame_and_notices_the_end(tmp_path: Path) -> None:
+    """A stream (here a file that ends) delivers, then is reported lost and opened again."""
+    video(tmp_path / "v.avi", 3)
+    camera = LiveCamera(str(tmp_path / "v.avi"), StreamGuard(3), deadline_seconds=0.2)
+    try:
+        frame = camera.next(2)
+        assert frame is not None
+        assert frame.image is not None
+        for _ in range(40):
+            camera.next(0.05)
+        assert camera.health()["restarts"]
+    finally:
+        camera.close()
+
+
+def test_a_camera_that_does_not_open_says_so() -> None:
+    """No frame, a reason in words, and no exception in the loop."""
+    camera = LiveCamera("/nowhere.avi", StreamGuard(3), deadline_seconds=5)
+    assert camera.next(2) is None
+    assert "did not open" in str(camera.health()["last_fault"])
+    camera.close()
+
+
+class Silent:
+    """A camera that delivers what it is given and then nothing."""
+
+    ended = False
+
+    def __init__(self, frames: list[Frame], *, patient: bool = False) -> None:
+        self._frames = frames
+        self.patient = patient
+
+    def next(self, timeout_seconds: float) -> Frame | None:
+        """The next of the given frames."""
+        return self._frames.pop(0) if self._frames else None
+
+    def health(self) -> Health:
+        """Well."""
+        return {"kind": "silent", "ok": True}
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+def test_an_outage_is_one_error_trigger() -> None:
+    """Free-running: one fault per outage, again after frames came back."""
+    frames = [Frame(picture(), "a")]
+    trigger = FreeRunning(Silent(frames), deadline_seconds=0)
+    found = [trigger.next() for _ in range(4)]
+    assert [f and f.part for f in found] == ["a", "no-frame", None, None]
+    frames.append(Frame(picture(), "b"))
+    assert [f and f.part for f in (trigger.next(), trigger.next())] == ["b", "no-frame"]
+
+
+def test_a_slot_without_a_frame_is_an_error_trigger() -> None:
+    """Interval: the clock triggers, so a missing frame is a fault; a folder without files is no trigger."""
+    live = Interval(Silent([]), seconds=0.001, deadline_seconds=0)
+    frame = live.next()
+    assert frame is not None
+    assert frame.fault
+    assert Interval(Silent([], patient=True), seconds=0.001, deadline_seconds=0).next() is None
+
+
+def test_slots_that_pass_by_are_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An inspection of 3.5 intervals misses three of them."""
+    now = [100.0]
+    monkeypatch.setattr("edge_agent.trigger.interval.time.monotonic", lambda: now[0])
+    trigger = Interval(Silent([Frame(picture(), str(i)) for i in range(3)]), seconds=1.0, deadline_seconds=0)
+    trigger.next()
+    assert trigger.take_missed() == 0
+    now[0] += 4.5
+    trigger.next()
+    assert trigger.take_missed() == 3
+    assert trigger.take_missed() == 0

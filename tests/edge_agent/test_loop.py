@@ -1,0 +1,265 @@
+"""Every trigger: one durable row, then the line is told, and only a clean OK says OK."""
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_agent.agent import Agent
+from edge_agent.camera import Frame
+from edge_agent.camera.folder import FolderCamera
+from edge_agent.database import DATABASE_NAME, Database
+from edge_agent.errors import DeviceError, HubError
+from edge_agent.inspecting import verdict_id
+from edge_agent.journal import Journal
+from edge_agent.runtime import OnnxRuntime
+from edge_agent.signals.file import FileSignal
+from edge_agent.signals.port import clean_ok
+from edge_agent.trigger.free import FreeRunning
+from inspection.contracts import Decision, Mode, Verdict, sha256_hex
+from tests.edge_agent.helpers import DEVICE, FakeHub, bundle, config, picture, png, recipe, write_picture
+from tests.edge_agent.test_camera import LIMITS, Silent
+
+
+class Line:
+    """A signal that remembers, and looks whether the row was there before it was told."""
+
+    def __init__(self, state: Path) -> None:
+        self._state = state
+        self.told: list[tuple[str, bool]] = []
+        self.safe_said: list[str] = []
+        self.rows_first = True
+        self.broken = False
+
+    def tell(self, verdict: Verdict) -> None:
+        """Check the order, then remember."""
+        database = Database(self._state / DATABASE_NAME)
+        self.rows_first &= database.number("SELECT COUNT(*) FROM verdicts WHERE id = ?", (verdict.id,)) == 1
+        database.close()
+        if self.broken:
+            raise DeviceError("PLC is off")
+        self.told.append((verdict.part, clean_ok(verdict)))
+
+    def safe(self, reason: str) -> None:
+        """Remember."""
+        self.safe_said.append(reason)
+
+
+class Rig:
+    """A whole agent in this process, on a fake hub."""
+
+    def __init__(self, state: Path, hub: FakeHub, **limits: Any) -> None:
+        self.state, self.hub = state, hub
+        self.line = Line(state)
+        self.config = config(hub.authority.root, **limits)
+
+    def run(self, frames: list[Frame] | FolderCamera, count: int | None = None, boot: str = "boot") -> None:
+        """Run until ``count`` triggers are done (default: all frames)."""
+        camera = Silent(list(frames), patient=True) if isinstance(frames, list) else frames
+        agent = Agent(self.state, self.config, boot, self.hub)
+        trigger = FreeRunning(camera, deadline_seconds=1)
+        count = count if count is not None else len(camera._frames)  # type: ignore[union-attr]  # a list was given
+        try:
+            agent.run(camera, trigger, self.line, OnnxRuntime, threading.Event(), max_triggers=count)
+        finally:
+            agent.close()
+
+    def ledger(self) -> Any:
+        """The ledger on the disk."""
+        database = Database(self.state / DATABASE_NAME)
+        found = Journal(database, max_pending=10, keep_rows=10).ledger()
+        database.close()
+        return found
+
+    @property
+    def by_part(self) -> dict[str, Verdict]:
+        """What the hub holds."""
+        return {v.part: v for v in self.hub.verdicts.values()}
+
+
+@pytest.fixture
+def rig(tmp_path: Path, hub: FakeHub) -> Rig:
+    """An agent whose hub assigns a bundle."""
+    hub.assign(1, bundle())
+    return Rig(tmp_path, hub)
+
+
+def test_parts_get_their_decisions_and_the_line_hears_them(rig: Rig) -> None:
+    """OK, NG, INCONCLUSIVE and ERROR; only OK says OK; every row is there before the line is told."""
+    rig.run(
+        [
+            Frame(picture(1), "good"),
+            Frame(picture(2, scratch=255), "bad"),
+            Frame(picture(3, scratch=181), "doubt"),
+            Frame(None, "torn", fault="torn.png: damaged"),
+        ]
+    )
+    found = {part: v.decision for part, v in rig.by_part.items()}
+    assert found == {
+        "good": Decision.OK,
+        "bad": Decision.NG,
+        "doubt": Decision.INCONCLUSIVE,
+        "torn": Decision.ERROR,
+    }
+    assert rig.line.told == [("good", True), ("bad", False), ("doubt", False), ("torn", False)]
+    assert rig.line.rows_first
+    assert rig.line.safe_said == ["starting", "stopped"]
+    assert rig.by_part["torn"].reason == "torn.png: damaged"
+    assert rig.ledger().closes
+
+
+def test_verdicts_are_complete_and_their_key_follows_from_the_trigger(rig: Rig) -> None:
+    """Id, sequence, digests, thresholds, timings, and the picture's digest for what was kept."""
+    rig.run([Frame(picture(1), "good"), Frame(picture(2, scratch=255), "bad")], boot="b1")
+    bad = rig.by_part["bad"]
+    assert bad.id == verdict_id(DEVICE, "b1", 2)
+    assert (bad.boot, bad.sequence) == ("b1", 2)
+    assert bad.bundle_digest == sha256_hex(bundle())
+    assert bad.recipe_digest == recipe().digest
+    assert bad.thresholds == recipe().thresholds
+    assert {"decode", "infer", "judge", "total"} <= set(bad.timings_ms)
+    assert bad.regions
+    assert bad.frame_sha256 is not None
+    assert rig.hub.pictures == {bad.frame_sha256: png_of(picture(2, scratch=255))}
+    assert [(n.verdict_id, n.why) for n in rig.hub.notes] == [(bad.id, "ng")]
+    assert rig.by_part["good"].frame_sha256 is None
+
+
+def png_of(image: Any) -> bytes:
+    from edge_agent.pictures import encode_png
+
+    return encode_png(image)
+
+
+def test_corrupt_and_black_files_never_say_ok(rig: Rig, tmp_path: Path) -> None:
+    """Whatever lies in the folder, one verdict each, and the loop goes on."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(b"")
+    (folder / "b.png").write_bytes(png(picture(1))[:200])
+    write_picture(folder, "c.png", picture(1) * 0)
+    write_picture(folder, "d.png", picture(1))
+    camera = FolderCamera(folder, **LIMITS)
+    rig.run(camera, 4)
+    assert rig.line.told == [("a", False), ("b", False), ("c", False), ("d", True)]
+    assert [rig.by_part[p].decision for p in "abc"] == [Decision.ERROR] * 3
+
+
+@pytest.mark.parametrize(("mode", "decision"), [(Mode.SHADOW, Decision.OK), (Mode.COLLECT, Decision.INCONCLUSIVE)])
+def test_only_mode_judge_answers_the_line(rig: Rig, mode: Mode, decision: Decision) -> None:
+    """In shadow and collect a perfect part leaves the output at NG."""
+    rig.hub.assign(2, bundle(), mode=mode)
+    rig.run([Frame(picture(1), "good")])
+    assert rig.by_part["good"].decision is decision
+    assert rig.by_part["good"].mode is mode
+    assert rig.line.told == [("good", False)]
+    assert [n.why for n in rig.hub.notes] == (["collect"] if mode is Mode.COLLECT else [])
+
+
+def test_a_silent_plc_does_not_lose_the_verdict(rig: Rig) -> None:
+    """The row stands, and the loop goes on."""
+    rig.line.broken = True
+    rig.run([Frame(picture(1), "a"), Frame(picture(2), "b")])
+    assert set(rig.by_part) == {"a", "b"}
+
+
+def test_a_full_disk_stops_the_agent_at_ng(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No durable row, no OK: the agent leaves with an error and the output safe."""
+
+    def full(*_: object, **__: object) -> None:
+        raise DeviceError("disk is full")
+
+    monkeypatch.setattr(Journal, "record", full)
+    with pytest.raises(DeviceError):
+        rig.run([Frame(picture(1), "a")])
+    assert rig.line.told == []
+    assert rig.line.safe_said == ["starting", "stopped"]
+
+
+def test_without_a_hub_parts_are_judged_and_sent_later(rig: Rig) -> None:
+    """The network is gone after the bundle came: nothing is lost, nothing comes twice."""
+    rig.run([Frame(picture(1), "a")], boot="b1")
+
+    def gone(_: str) -> None:
+        raise HubError("no network")
+
+    rig.hub.trouble = gone
+    rig.run([Frame(picture(i, scratch=255), f"p{i}") for i in range(5)], boot="b2")
+    assert set(rig.by_part) == {"a"}
+    assert rig.ledger().pending == 10
+    rig.hub.trouble = lambda _: None
+    rig.run([Frame(picture(9), "z")], boot="b3")
+    assert set(rig.by_part) == {"a", "z", *(f"p{i}" for i in range(5))}
+    assert len(rig.hub.pictures) == 5
+    assert (rig.ledger().pending, rig.ledger().closes) == (0, True)
+
+
+def test_the_report_says_what_the_running_process_did(rig: Rig) -> None:
+    """Verdicts by digest over all boots, a ledger that closes, the serial, the camera."""
+    for boot in ("b1", "b2"):
+        rig.run([Frame(picture(i), f"{boot}-{i}") for i in range(3)], boot=boot)
+    report = rig.hub.reports[-1]
+    assert report.verdicts_by_digest == {sha256_hex(bundle()): 6}
+    assert report.assignment_serial == 1
+    assert report.bundle_digest == sha256_hex(bundle())
+    assert report.ledger.closes
+    assert report.ledger.ok == 6
+    assert report.camera["kind"] == "silent"
+
+
+class Endless(Silent):
+    """The same two pictures over and over, until told to end."""
+
+    def __init__(self) -> None:
+        super().__init__([], patient=True)
+        self.count = 0
+
+    def next(self, timeout_seconds: float) -> Frame:
+        """A part of middling redness: OK or NG depends on the bundle."""
+        self.count += 1
+        return Frame(picture(1, scratch=190), f"p{self.count}")
+
+
+def test_a_switch_under_load_never_mixes_bundles(tmp_path: Path, hub: FakeHub) -> None:
+    """While bundles change, every verdict has the scores, thresholds and recipe of the one bundle it names."""
+    bundles = {sha256_hex(b): (b, gain, v) for v, gain in ((1, 0.05), (2, 0.2)) for b in [bundle(v, gain=gain)]}
+    order = list(bundles)
+    hub.assign(1, bundles[order[0]][0])
+    made = config(hub.authority.root, probation_verdicts=1).overridden(poll_seconds=0.02)
+    agent = Agent(tmp_path, made, "boot", hub)
+    camera, stop = Endless(), threading.Event()
+
+    def switch() -> None:
+        for serial in range(2, 12):
+            data, _, version = bundles[order[serial % 2]]
+            hub.assign(serial, data, version=version)
+            time.sleep(0.15)
+        stop.set()
+
+    switcher = threading.Thread(target=switch)
+    switcher.start()
+    done = agent.run(camera, FreeRunning(camera, deadline_seconds=1), Line(tmp_path), OnnxRuntime, stop, max_triggers=None)
+    switcher.join()
+    agent.close()
+    verdicts = sorted(hub.verdicts.values(), key=lambda v: v.sequence)
+    assert [v.sequence for v in verdicts] == list(range(1, done + 1))
+    assert {v.bundle_digest for v in verdicts} == set(order)
+    from tests.edge_agent.helpers import expected_scores
+
+    for verdict in verdicts:
+        _, gain, version = bundles[str(verdict.bundle_digest)]
+        assert verdict.scores == pytest.approx(expected_scores(picture(1, scratch=190), gain), abs=1e-4)
+        assert verdict.recipe_digest == recipe(version).digest
+
+
+def test_the_file_signal_is_a_line_per_verdict(rig: Rig, tmp_path: Path) -> None:
+    """Another program can follow it."""
+    path = tmp_path / "signal.jsonl"
+    rig.line = FileSignal(path)  # type: ignore[assignment]  # another signal in its place
+    rig.run([Frame(picture(1), "a"), Frame(picture(1, scratch=255), "b")])
+    import json
+
+    outputs = [json.loads(line)["output"] for line in path.read_text().splitlines()]
+    assert outputs == ["NG", "OK", "NG", "NG"]

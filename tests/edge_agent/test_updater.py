@@ -1,0 +1,351 @@
+"""One verified bundle or HOLD, at every instant; every refusal leaves the old one running."""
+
+import tarfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_agent.agent import policy_of
+from edge_agent.camera import Frame
+from edge_agent.errors import HubError
+from edge_agent.inspecting import Identity, Inspected, inspect
+from edge_agent.runtime import OnnxRuntime
+from edge_agent.shelf import Shelf
+from edge_agent.updater import Updater
+from inspection.contracts import AgentState, Decision, Mode, TargetKind, sha256_hex
+from tests.edge_agent.helpers import DEVICE, PRODUCT, STATION, FakeHub, bundle, config, picture, recipe
+
+ONE, TWO = bundle(1), bundle(2, gain=0.2)
+WHO = Identity(DEVICE, STATION, PRODUCT, "boot")
+
+
+@dataclass
+class Device:
+    """A state folder and the updater of the process that runs now."""
+
+    state: Path
+    hub: FakeHub
+    limits: dict[str, Any] = field(default_factory=lambda: {"probation_verdicts": 3})
+    sequence: int = 0
+
+    def boot(self) -> "Device":
+        """A new process; the old one is simply gone."""
+        self.updater = Updater(
+            Shelf(self.state), self.hub, policy_of(config(self.hub.authority.root, **self.limits)), OnnxRuntime
+        )
+        self.updater.start()
+        return self
+
+    def polled(self) -> "Device":
+        """One poll."""
+        self.updater.poll()
+        return self
+
+    @property
+    def runs(self) -> str | None:
+        """Digest of what decides now."""
+        return self.updater.active.loaded.digest if self.updater.active.loaded else None
+
+    def inspect(self, *, scratch: int = 0) -> Inspected:
+        """One trigger."""
+        self.sequence += 1
+        inspected = inspect(Frame(picture(3, scratch=scratch), "p"), self.updater.active, WHO, self.sequence)
+        self.updater.note(inspected)
+        return inspected
+
+    def fail(self, times: int) -> None:
+        """Verdicts whose bundle failed, as a model that throws makes them."""
+        for _ in range(times):
+            made = self.inspect()
+            self.updater.note(Inspected(made.verdict, bundle_failed=True))
+
+
+@pytest.fixture
+def device(tmp_path: Path, hub: FakeHub) -> Device:
+    """A device that has never run anything."""
+    return Device(tmp_path, hub).boot()
+
+
+def test_a_new_device_holds_and_cannot_say_ok(device: Device) -> None:
+    """No bundle: HOLD, and ERROR for a perfect part."""
+    verdict = device.polled().inspect().verdict
+    assert device.updater.state is AgentState.HOLD
+    assert (verdict.decision, verdict.reason) == (Decision.ERROR, "no verified bundle")
+
+
+def test_a_bundle_is_installed_proves_itself_and_survives_a_restart(device: Device) -> None:
+    """HOLD, PROBATION, RUNNING; and the same after a restart without any hub."""
+    device.hub.assign(1, ONE)
+    assert device.polled().updater.state is AgentState.PROBATION
+    assert [device.inspect().verdict.decision for _ in range(3)] == [Decision.OK] * 3
+    assert device.updater.state is AgentState.RUNNING
+    device.hub.current = None
+    assert device.boot().runs == sha256_hex(ONE)
+    assert device.updater.state is AgentState.RUNNING
+    assert device.inspect(scratch=255).verdict.defect_class == "scratch"
+
+
+def no_tar(*_: object, **__: object) -> None:
+    raise AssertionError("the tar was opened")
+
+
+@pytest.mark.parametrize("position", [0, 1, 257, 5000, len(TWO) // 2, len(TWO) - 1])
+def test_a_flipped_byte_is_refused_before_the_tar_is_opened(
+    device: Device, position: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old bundle goes on, the reason is told, and honest bytes are accepted later."""
+    device.hub.assign(1, ONE)
+    device.polled()
+    device.hub.assign(2, TWO, version=2)
+    flipped = bytearray(TWO)
+    flipped[position] ^= 1
+    device.hub.targets[sha256_hex(TWO)] = bytes(flipped)
+    with monkeypatch.context() as patch:
+        patch.setattr(tarfile, "open", no_tar)
+        device.polled()
+    assert device.runs == sha256_hex(ONE)
+    assert "SHA-256" in str(device.updater.problem)
+    device.hub.targets[sha256_hex(TWO)] = TWO
+    assert device.polled().runs == sha256_hex(TWO)
+    assert device.updater.problem is None
+
+
+def test_an_unsigned_release_is_refused_before_its_bytes_are_fetched(device: Device) -> None:
+    """No envelope, no download."""
+    device.hub.assign(1, ONE)
+    device.hub.envelopes[sha256_hex(ONE)] = b"{}"
+    assert device.polled().runs is None
+    assert "fetch" not in device.hub.requests
+
+
+def test_an_older_assignment_is_refused_also_after_a_restart(device: Device) -> None:
+    """A replayed serial changes nothing."""
+    old = device.hub.authority.assignment(1, ONE)
+    device.hub.publish(ONE)
+    device.hub.assign(2, TWO, version=2)
+    device.polled()
+    device.hub.current = old
+    for replayed in (device.polled(), device.boot().polled()):
+        assert replayed.runs == sha256_hex(TWO)
+        assert "older" in str(replayed.updater.problem)
+
+
+def test_a_deliberate_return_is_a_higher_serial(device: Device) -> None:
+    """An older version comes back when a newer assignment says so."""
+    for serial, data, version in ((1, ONE, 1), (2, TWO, 2), (3, ONE, 1)):
+        device.hub.assign(serial, data, version=version)
+        assert device.polled().runs == sha256_hex(data)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        bundle(2, wrong_self_test=True),
+        bundle(2, model_bytes=b"no onnx"),
+        bundle(2, extra={"extra.txt": b"x"}),
+        b"signed, but no tar",
+    ],
+)
+def test_a_bad_bundle_is_refused_for_good(device: Device, bad: bytes) -> None:
+    """Signed but failing here: the old one goes on, the digest is reported, and not tried again."""
+    device.hub.assign(1, ONE)
+    device.polled()
+    device.hub.assign(2, bad, version=2)
+    device.polled()
+    assert device.runs == sha256_hex(ONE)
+    assert device.updater.refused[0].startswith(sha256_hex(bad))
+    fetched = device.hub.requests.count("fetch")
+    assert device.boot().polled().runs == sha256_hex(ONE)
+    assert device.hub.requests.count("fetch") == fetched
+
+
+def test_a_bundle_for_another_product_is_refused(device: Device) -> None:
+    """Although well signed for that product."""
+    other = bundle(product="gadget")
+    device.hub.publish(other, product="gadget")
+    device.hub.current = device.hub.authority.assignment(1, other)
+    assert device.polled().runs is None
+
+
+def test_failing_in_probation_goes_back_and_stays_back(device: Device) -> None:
+    """The previous bundle decides again, and the assignment that still asks for the bad one is refused."""
+    device.hub.assign(1, ONE)
+    device.polled()
+    for _ in range(3):
+        device.inspect()
+    device.hub.assign(2, TWO, version=2)
+    device.polled()
+    device.fail(1)
+    assert device.runs == sha256_hex(ONE)
+    assert device.polled().runs == sha256_hex(ONE)
+    assert "in probation" in device.updater.refused[0]
+    assert device.boot().polled().runs == sha256_hex(ONE)
+
+
+def test_the_first_bundle_failing_in_probation_leaves_hold(device: Device) -> None:
+    """There is nothing to go back to."""
+    device.hub.assign(1, ONE)
+    device.polled()
+    device.fail(1)
+    assert device.updater.state is AgentState.HOLD
+    assert device.inspect().verdict.decision is Decision.ERROR
+
+
+def test_camera_faults_do_not_count_against_a_bundle(device: Device) -> None:
+    """A black frame says nothing about the model."""
+    device.hub.assign(1, ONE)
+    device.polled()
+    for sequence in range(50):
+        device.updater.note(inspect(Frame(None, "p", fault="black"), device.updater.active, WHO, sequence + 1))
+    assert device.updater.state is AgentState.PROBATION
+
+
+def test_dying_in_probation_goes_back(device: Device) -> None:
+    """Three processes that never stopped cleanly are enough; a clean stop does not count."""
+    device.hub.assign(1, ONE)
+    device.polled()
+    for _ in range(3):
+        device.inspect()
+    device.hub.assign(2, TWO, version=2)
+    device.polled()
+    for _ in range(6):
+        device.updater.stop()
+        device.boot()
+    assert device.runs == sha256_hex(TWO)
+    for _ in range(3):
+        device.boot()
+    assert device.runs == sha256_hex(ONE)
+    assert "died" in device.updater.refused[0]
+
+
+def test_dying_in_the_self_test_is_not_repeated_for_ever(device: Device) -> None:
+    """A model that takes the process down is tried twice."""
+
+    class DeadError(BaseException):
+        """Stands for the process dying: nothing in the agent catches it."""
+
+    device.hub.assign(1, ONE)
+    device.updater._make_runtime = lambda *_: (_ for _ in ()).throw(DeadError)
+    shelf = Shelf(device.state)
+    for tries in (1, 2):
+        with pytest.raises(DeadError):
+            device.polled()
+        # A real death runs no `finally`: put back what the disk would say.
+        shelf.remember(shelf.installed().model_copy(update={"trying": sha256_hex(ONE), "tries": tries}))
+        device.updater._installed = shelf.installed()
+    device.boot().polled()
+    assert device.runs is None
+    assert "self-test" in device.updater.refused[0]
+
+
+@pytest.mark.parametrize("name", ["content", "release.json"])
+def test_a_bundle_that_rotted_on_the_disk_falls_back_and_heals(device: Device, name: str) -> None:
+    """The previous bundle runs at the next start; the poll fetches the right one again."""
+    device.hub.assign(1, ONE)
+    device.polled()
+    for _ in range(3):
+        device.inspect()
+    device.hub.assign(2, TWO, version=2)
+    device.polled()
+    path = device.state / "bundles" / sha256_hex(TWO) / name
+    rotten = bytearray(path.read_bytes())
+    rotten[len(rotten) // 2] ^= 1
+    path.write_bytes(rotten)
+    assert device.boot().runs == sha256_hex(ONE)
+    assert device.polled().runs == sha256_hex(TWO)
+
+
+def test_all_rotten_is_hold_until_the_hub_answers(device: Device) -> None:
+    """No verified bundle on the disk: HOLD, not the best of the broken."""
+    device.hub.assign(1, ONE)
+    device.polled()
+    (device.state / "bundles" / sha256_hex(ONE) / "content").write_bytes(b"rot")
+    assert device.boot().updater.state is AgentState.HOLD
+    assert device.polled().runs == sha256_hex(ONE)
+
+
+def test_a_damaged_record_is_hold_and_heals(device: Device) -> None:
+    """`installed.json` full of junk: HOLD, then assigned again."""
+    device.hub.assign(1, ONE)
+    device.polled()
+    (device.state / "installed.json").write_bytes(b"junk")
+    assert device.boot().runs is None
+    assert device.polled().runs == sha256_hex(ONE)
+
+
+def test_a_recipe_moves_without_the_model(device: Device) -> None:
+    """A new threshold decides with the same session, no probation, and survives a restart."""
+    device.hub.assign(1, ONE)
+    device.polled()
+    for _ in range(3):
+        device.inspect()
+    strict = recipe(2, inconclusive=0.0, ng=0.0).canonical()
+    device.hub.publish(strict, version=1, kind=TargetKind.RECIPE)
+    before = device.updater.active.loaded
+    device.hub.assign(2, ONE, recipe_data=strict)
+    after = device.polled().updater.active.loaded
+    assert before is not None
+    assert after is not None
+    assert after.runtime is before.runtime
+    assert device.updater.state is AgentState.RUNNING
+    assert device.inspect().verdict.decision is Decision.NG
+    assert device.boot().inspect().verdict.recipe_digest == sha256_hex(strict)
+
+
+def test_a_wrong_recipe_is_refused_and_not_blamed_on_the_bundle(device: Device) -> None:
+    """For another product inside: the old recipe goes on, the bundle is not refused."""
+    device.hub.assign(1, ONE)
+    device.polled()
+    wrong = recipe(2, product="gadget").canonical()
+    device.hub.publish(wrong, version=1, kind=TargetKind.RECIPE)
+    device.hub.assign(2, ONE, recipe_data=wrong)
+    assert device.polled().runs == sha256_hex(ONE)
+    assert [r[:64] for r in device.updater.refused] == [sha256_hex(wrong)]
+    assert device.inspect().verdict.decision is Decision.OK
+
+
+def test_a_mode_moves_without_the_model(device: Device) -> None:
+    """Collect and shadow are one signed serial away, and keep the running bundle."""
+    device.hub.assign(1, ONE)
+    device.polled()
+    device.hub.current = device.hub.authority.assignment(2, None, mode=Mode.COLLECT)
+    verdict = device.polled().inspect().verdict
+    assert (verdict.decision, verdict.reason) == (Decision.INCONCLUSIVE, "station is in collect mode")
+    assert device.runs == sha256_hex(ONE)
+    device.hub.assign(3, ONE, mode=Mode.SHADOW)
+    assert device.polled().inspect().verdict.mode is Mode.SHADOW
+
+
+@pytest.mark.parametrize("at", ["assignment", "envelope", "fetch"])
+def test_a_hub_that_goes_away_changes_nothing(device: Device, at: str) -> None:
+    """Wherever it breaks, the old bundle runs; when it is back, the new one does."""
+    device.hub.assign(1, ONE)
+    device.polled()
+    device.hub.assign(2, TWO, version=2)
+
+    def broken(what: str) -> None:
+        if what == at:
+            raise HubError("cable cut")
+
+    device.hub.trouble = broken
+    with pytest.raises(HubError):
+        device.polled()
+    assert device.runs == sha256_hex(ONE)
+    device.hub.trouble = lambda _: None
+    assert device.polled().runs == sha256_hex(TWO)
+
+
+def test_what_no_slot_names_is_deleted(device: Device) -> None:
+    """The disk holds the current and the previous bundle, and no download leftovers."""
+    three = bundle(3, gain=0.3)
+    finish: Callable[[], list[Inspected]] = lambda: [device.inspect() for _ in range(3)]  # noqa: E731  # short
+    for serial, data in enumerate((ONE, TWO, three), start=1):
+        device.hub.assign(serial, data, version=serial)
+        device.polled()
+        finish()
+    kept = {p.name for p in (device.state / "bundles").iterdir()}
+    assert kept == {sha256_hex(TWO), sha256_hex(three)}
+    assert list((device.state / "staging").iterdir()) == []
