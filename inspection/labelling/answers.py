@@ -17,8 +17,6 @@ from inspection.errors import LabelError
 from inspection.labelling.interface import ANSWER, CANNOT_TELL, DEFECT
 from inspection.labelling.port import StudioAnnotation, StudioTask
 
-ORIGIN = "label_studio"
-
 
 def namespace(created_at: datetime) -> str:
     """What all origin ids of a project begin with."""

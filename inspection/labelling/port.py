@@ -18,6 +18,11 @@ LINK_FIELD = "escapement"
 """Field of a task's data that holds our own ids (``task``: row id; ``picture``: sha256)."""
 
 
+def task_key(purpose: str, picture: str) -> str:
+    """Our key of a task."""
+    return f"{purpose}/{picture}"
+
+
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True)
 

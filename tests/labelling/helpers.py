@@ -1,9 +1,13 @@
 """What operators do on a real Label Studio, through its API."""
 
+import hashlib
 from typing import Any
 
 import httpx
 
+from inspection.data.product import Product
+from inspection.store.session import Store
+from inspection.store.tables import PictureRow
 from tests.labelling.conftest import RunningServer
 
 
@@ -40,3 +44,26 @@ def answer(
     )
     response.raise_for_status()
     return int(response.json()["id"]) if response.content else int(annotation or 0)
+
+
+def add_pictures(store: Store, product: Product, count: int, *, start: int = 0) -> list[str]:
+    """Rows of pictures (200 x 100 pixels) without bytes; their SHA-256."""
+    names = [hashlib.sha256(f"{product.name} {start + n}".encode()).hexdigest() for n in range(count)]
+    with store.begin() as session:
+        for number, name in enumerate(names, start):
+            session.add(
+                PictureRow(
+                    sha256=name,
+                    length=1,
+                    media_type="image/png",
+                    width=200,
+                    height=100,
+                    phash="0" * 16,
+                    product=product.name,
+                    part=f"P{number}",
+                    group=f"P{number}",
+                    station="line-1",
+                    source="import",
+                )
+            )
+    return names
