@@ -2,14 +2,18 @@
 
 import argparse
 import os
+import signal
+import socket
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
+from types import FrameType
 from urllib.parse import urlsplit
 
 import uvicorn
 
-from inspection.errors import EscapementError, UsageError
+from inspection.errors import EnvironmentTroubleError, EscapementError, UsageError
 from inspection.hub.app import create_app
 from inspection.settings import Settings, default_state, load_settings
 from inspection.store.session import Store
@@ -36,26 +40,43 @@ def _address(settings: Settings) -> tuple[str, int]:
     return parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
 
 
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        said = f"the hub cannot listen on {host} port {port}: {error.strerror or error}"
+        raise EnvironmentTroubleError(f"{said}; stop what holds it, or choose another with --port") from error
+
+
 def serve(settings: Settings, *, host: str | None = None, port: int | None = None) -> None:
     """Serve until SIGINT or SIGTERM; requests in flight get ten seconds to end."""
     own_host, own_port = _address(settings)
-    with Store.open(settings.database_url, settings.blob_url) as store:
+    with (
+        closing(_listen(host or own_host, own_port if port is None else port)) as listener,
+        Store.open(settings.database_url, settings.blob_url) as store,
+    ):
         config = uvicorn.Config(
             create_app(settings, store),
-            host=host or own_host,
-            port=port or own_port,
             access_log=False,
             log_level="warning",
             server_header=False,
             timeout_graceful_shutdown=GRACE_SECONDS,
             ws="none",
         )
-        uvicorn.Server(config).run()
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def _stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of a signal handler
+    raise SystemExit(0)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit 0 after a clean stop, 1 when the hub could not run, 2 on wrong usage."""
     args = _parser().parse_args(argv)
+    # The server shuts down by itself first and then raises the signal again: the store must still be closed after it.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
     try:
         state = (args.state or default_state(os.environ)).absolute()
         serve(load_settings(state, os.environ), host=args.host, port=args.port)

@@ -15,9 +15,9 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from inspection.contracts import Decision, Mode
-from inspection.data.labels import CurrentLabel, current_labels
+from inspection.data.labels import IMPORT
 from inspection.data.product import Product
-from inspection.store.tables import TaskRow, VerdictRow
+from inspection.store.tables import LabelRow, TaskRow, VerdictRow
 
 CONFIDENCE = 0.95
 AUDIT = "audit"
@@ -149,13 +149,28 @@ def estimate_field(session: Session, product: Product, *, since: datetime) -> li
         .join(VerdictRow, VerdictRow.id == TaskRow.verdict)
         .where(*judged, TaskRow.product == product.name, TaskRow.why.in_((AUDIT, REJECTS)))
     )
-    labels = current_labels(session, product.name)
+    answers = _answers(session, product.name)
     found: dict[str, _Tally] = defaultdict(_Tally)
     for station, decision, picture_why, task_why, picture in session.execute(asked):
         side = _side(decision, picture_why, task_why)
-        if side and (label := labels.get(picture)):
-            found[station].add(side, label)
+        if side and picture in answers:
+            found[station].add(side, answers[picture])
     return [_estimate(name, counts[name], found[name], product) for name in sorted(counts)]
+
+
+def _answers(session: Session, product: str) -> dict[str, set[str | None]]:
+    """What operators say now of the pictures asked for these samples: the latest row per answer, none from an import.
+
+    Columns of just these pictures: the console asks often, and a product may have a hundred thousand labels.
+    """
+    pictures = select(TaskRow.picture).where(TaskRow.product == product, TaskRow.why.in_((AUDIT, REJECTS)))
+    mine = (LabelRow.product == product, LabelRow.origin != IMPORT, LabelRow.picture.in_(pictures))
+    latest = select(func.max(LabelRow.id)).where(*mine).group_by(LabelRow.origin, LabelRow.origin_id)
+    said: dict[str, set[str | None]] = defaultdict(set)
+    query = select(LabelRow.picture, LabelRow.label).where(LabelRow.id.in_(latest), LabelRow.kind == "answer")
+    for picture, label in session.execute(query):
+        said[picture].add(label)
+    return said
 
 
 def _side(decision: str, picture_why: str | None, task_why: str) -> str | None:
@@ -173,14 +188,13 @@ class _Tally:
     rejected: Counter[str] = field(default_factory=Counter)
     left_out: int = 0
 
-    def add(self, side: str, label: CurrentLabel) -> None:
-        """Count one labelled verdict."""
-        if label.label is None or label.contradictory:
+    def add(self, side: str, said: set[str | None]) -> None:
+        """Count one verdict by what operators said of it; what is not one clear class is left out, and counted."""
+        label = next(iter(said)) if len(said) == 1 else None
+        if label is None:
             self.left_out += 1
-        elif side == "passed":
-            self.passed[label.label] += 1
         else:
-            self.rejected[label.label] += 1
+            (self.passed if side == "passed" else self.rejected)[label] += 1
 
 
 def _estimate(station: str, counts: Counter[str], tally: _Tally, product: Product) -> FieldEstimate:

@@ -44,7 +44,7 @@ def part_picture(seed: int) -> bytes:
 
 
 def seed_line(store: Store, *, judged: int = 240, audited: int = 40, escaped: int = 3) -> None:
-    """Two stations of product `lid`: verdicts, audited and rejected pictures with labels, releases, a rollout, quarantine."""
+    """Two stations of product `lid`: verdicts, labelled pictures, releases, a rollout, quarantine."""
     with store.begin() as session:
         _seed_devices(session)
         _seed_releases(session)

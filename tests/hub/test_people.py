@@ -92,7 +92,15 @@ def test_a_passport_shows_every_link_of_the_chain(engineer: httpx.Client, store:
     page = Page(engineer.get(part).text)
     assert {"image", "rect", "svg"} <= set(page.elements)
     text = " ".join(page.text.split())
-    for said in ("mobilenetv4_conv_small", "4f6b0f2c9a3e4d0f8f5a1b2c3d4e5f60", "any defect", "infer 2.3 ms", "L2231", "operator@"):
+    chain = (
+        "mobilenetv4_conv_small",
+        "4f6b0f2c9a3e4d0f8f5a1b2c3d4e5f60",
+        "any defect",
+        "infer 2.3 ms",
+        "L2231",
+        "operator@",
+    )
+    for said in chain:
         assert said in text, said
     picture = next(address for address in page.addresses if address.startswith("/p/"))
     assert engineer.get(picture).headers["content-type"] == "image/png"

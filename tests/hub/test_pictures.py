@@ -5,7 +5,6 @@ import socket
 import struct
 import time
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -20,7 +19,7 @@ from inspection.hub.links import picture_link, picture_mac, picture_path
 from inspection.settings import Settings
 from inspection.store.session import Store
 from inspection.store.tables import PictureRow, QuarantineRow, VerdictRow
-from tests.hub.helpers import Line, png, verdict
+from tests.hub.helpers import Line, enrol, png, verdict
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:
@@ -75,8 +74,6 @@ def test_a_picture_of_another_frame_is_not_taken(line: Line) -> None:
 
 def test_another_devices_verdict_takes_no_picture(line: Line, settings: Settings) -> None:
     """A device cannot put pictures under a neighbour's part."""
-    from tests.hub.helpers import enrol
-
     owner = verdict(1)
     line.send(owner)
     other = Line(line.client, enrol(line.client, settings, "cam-2", "press-2").token)
@@ -151,15 +148,13 @@ def test_a_sender_that_leaves_early_leaves_nothing(line: Line, address: str, sto
     assert line.upload(owner, data).status_code == 200
 
 
-def test_a_full_disk_is_said_in_words_and_leaves_nothing(
-    line: Line, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """507 while the disk is full; afterwards the same upload is taken. (No disk here can be filled for real: os.fsync lies.)"""
+def test_a_full_disk_is_said_in_words_and_leaves_nothing(line: Line, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """507 while the disk is full; afterwards the same upload is taken."""
     data = png()
     owner = verdict(1)
     line.send(owner)
 
-    def full(descriptor: int) -> None:
+    def full(descriptor: int) -> None:  # stands in for the operating system: no test may fill a real disk
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patched:
@@ -172,13 +167,13 @@ def test_a_full_disk_is_said_in_words_and_leaves_nothing(
 
 
 @pytest.fixture
-def kept(line: Line) -> Iterator[bytes]:
-    data = png(5, height=400, width=600)[:]
-    small = cv2.imencode(".png", np.full((400, 600, 3), 90, np.uint8))[1].tobytes()
+def kept(line: Line) -> bytes:
+    """A picture of 600 x 400 pixels that the hub holds."""
+    data: bytes = cv2.imencode(".png", np.full((400, 600, 3), 90, np.uint8))[1].tobytes()
     owner = verdict(1)
     line.send(owner)
-    assert line.upload(owner, small).status_code == 200, len(data)
-    yield small
+    assert line.upload(owner, data).status_code == 200
+    return data
 
 
 def test_whoever_holds_the_link_sees_the_picture(kept: bytes, anyone: httpx.Client, settings: Settings) -> None:
@@ -209,7 +204,8 @@ def test_nobody_guesses_a_link(kept: bytes, anyone: httpx.Client, settings: Sett
     mac = picture_mac(settings, sha256)
     flipped = ("1" if mac[0] == "0" else "0") + mac[1:]
     unknown = "0" * 64
-    links = [f"{sha256}-{flipped}", f"{sha256}-{picture_mac(settings, unknown)}", f"{unknown}-{picture_mac(settings, unknown)}"]
+    other = picture_mac(settings, unknown)
+    links = [f"{sha256}-{flipped}", f"{sha256}-{other}", f"{unknown}-{other}"]
     answers = [anyone.get(f"/p/{link}") for link in links]
     assert {(a.status_code, a.text) for a in answers} == {(404, '{"detail":"no such picture"}')}
     assert anyone.get(f"/p/{sha256}").status_code == 422
