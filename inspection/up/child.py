@@ -81,9 +81,7 @@ class Child:
         code = self._process.poll()
         if code is None:
             return None
-        words = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
-        free = psutil.disk_usage(str(self.service.cwd)).free
-        return f"{words} (the disk is full: {free // 2**20} MiB free)" if free < _FULL_BYTES else words
+        return how_it_ended(code, psutil.disk_usage(str(self.service.cwd)).free)
 
     def _look_at_health(self, now: float) -> None:
         if self._check is not None and self._check.done():
@@ -120,6 +118,14 @@ class Child:
     def bound_log(self) -> None:
         """Keep the log of a long life within bounds."""
         logs.bound(self.log, self._limits.log_bytes)
+
+
+def how_it_ended(code: int, free_bytes: int) -> str:
+    """An exit code (negative: a signal) in words, with the likely cause when the disk has no room left."""
+    words = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
+    if free_bytes < _FULL_BYTES:
+        words += f"; the disk is full ({free_bytes // 2**20} MiB free), which is the likely cause: free some space"
+    return words
 
 
 def _answer_of(result: Answer | bool) -> Answer:
