@@ -59,9 +59,7 @@ def device_of(station: str) -> str:
     return f"{station}-agent"
 
 
-def services(
-    settings: Settings, store: Store, stations: Sequence[str], environment: Mapping[str, str]
-) -> list[Service]:
+def services(settings: Settings, store: Store, stations: Sequence[str], environment: Mapping[str, str]) -> list[Service]:
     """One supervised program per station."""
     return [
         Service(

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Self
 
 import httpx
@@ -15,13 +16,14 @@ FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 @dataclass(frozen=True)
 class FlowRun:
-    """One run of a flow: its id, readable name, state's type (COMPLETED, ...) and name (Shipped, ...), and message."""
+    """One run of a flow: id, readable name, state's type (COMPLETED, ...), name (Shipped, ...) and message, start."""
 
     id: str
     name: str
     state_type: str
     state_name: str
     message: str
+    started_at: datetime
 
     @classmethod
     def of(cls, body: Mapping[str, Any]) -> Self:
@@ -33,6 +35,7 @@ class FlowRun:
             str(state.get("type", "")),
             str(state.get("name", "")),
             str(state.get("message") or ""),
+            datetime.fromisoformat(str(body.get("start_time") or body["created"])),
         )
 
     @property

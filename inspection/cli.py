@@ -1,0 +1,339 @@
+"""`inspection ...`: parse, wire, call; no logic. Heavy parts are imported by the command that needs them.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 gate FAIL, 4 gate INSUFFICIENT.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from inspection.errors import EscapementError, UsageError
+from inspection.settings import Settings, default_state, load_settings
+
+if TYPE_CHECKING:
+    from inspection.release.gate import GateAnswer
+    from inspection.store.session import Store
+
+EXIT_FAILED, EXIT_USAGE, EXIT_GATE_FAIL, EXIT_GATE_INSUFFICIENT = 1, 2, 3, 4
+
+state_option = click.option(
+    "--state",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=None,
+    help="Folder that holds everything. Default: $ESCAPEMENT_STATE, else ./state.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for a script to read.")
+
+
+class _Group(click.Group):
+    """Errors of ours end with their sentence and exit code, never with a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except EscapementError as error:
+            click.echo(f"error: {error}", err=True)
+            sys.exit(EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILED)
+
+
+def _settings(state: Path | None) -> Settings:
+    return load_settings(state or default_state(os.environ), os.environ)
+
+
+@contextmanager
+def _store(settings: Settings) -> Iterator["Store"]:
+    from inspection.store.session import Store
+
+    with Store.open(settings.database_url, settings.blob_url) as store:
+        yield store
+
+
+def _print(value: Any, as_json: bool, words: str) -> None:
+    click.echo(json.dumps(value, indent=1, default=str) if as_json else words)
+
+
+def _end_by(answer: "GateAnswer") -> None:
+    codes = {"PASS": 0, "FAIL": EXIT_GATE_FAIL, "INSUFFICIENT": EXIT_GATE_INSUFFICIENT}
+    sys.exit(codes[answer.answer.value])
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="escapement")
+def main() -> None:
+    """Visual inspection that closes the loop: camera, verdict, label, retrain, signed model, same device.
+
+    Start with `inspection demo`, or `inspection up` for your own line.
+    """
+
+
+@main.command()
+@state_option
+@click.option("--ephemeral", is_flag=True, help="Use a temporary folder and free ports; remove the folder at the end.")
+@click.option("--host", default=None, help="This machine's address for other machines. Default: loopback only.")
+def up(state: Path | None, ephemeral: bool, host: str | None) -> None:
+    """Start Label Studio, MLflow, Prefect, the flows and the hub; watch them; stop them on Ctrl-C.
+
+    Example: inspection up --state /srv/escapement
+    """
+    from inspection.up.run import run_up
+
+    sys.exit(run_up(_settings(state), environment=os.environ, ephemeral=ephemeral, host=host))
+
+
+@main.command(context_settings={"ignore_unknown_options": False})
+@click.option("--exit", "exit_at_end", is_flag=True, help="Stop the servers at the end instead of leaving them up.")
+@click.option("--label-yourself", is_flag=True, help="You answer in Label Studio instead of the scripted operator.")
+@click.option("--images", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Your own pictures.")
+@click.option("--good", help="With --images: the name of the good class.")
+@click.option("--backbone", default=None, help="Teacher's network. Default: resnet18.")
+@click.option("--pretrained", default="none", show_default=True, help='"hub", "none", or a file of weights.')
+@click.option("--max-escape", type=click.FloatRange(0, 1), default=None, help="Limit on the escape rate for the gates.")
+@click.option("--max-overkill", type=click.FloatRange(0, 1), default=None, help="Limit on the overkill rate.")
+@click.option("--report", type=click.Path(path_type=Path), default=Path("demo-report.json"), show_default=True)
+@click.option("--state", type=click.Path(path_type=Path, file_okay=False), default=Path("demo-state"), show_default=True)
+def demo(**options: Any) -> None:
+    """The whole loop on this machine: a virtual line, operators, retraining, a signed int8 model, a safer line.
+
+    Example: inspection demo --images photos/ --good ok --exit
+    """
+    from inspection.demo.main import DemoOptions, run_demo
+
+    sys.exit(run_demo(DemoOptions(**options), os.environ))
+
+
+@main.command()
+@state_option
+def hub(state: Path | None) -> None:
+    """Serve the hub alone (uploads, pictures, rollouts, console). Example: inspection hub --state /srv/escapement"""
+    from inspection.hub.__main__ import serve
+
+    serve(_settings(state))
+
+
+@main.command("import-images")
+@click.argument("directory", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--product", required=True)
+@click.option("--good", required=True, help="Name of the good class.")
+@state_option
+@json_option
+def import_images(directory: Path, product: str, good: str, state: Path | None, as_json: bool) -> None:
+    """Import a folder of labelled pictures: class-per-folder, or with labels.csv (path,label[,split,group,part]).
+
+    Example: inspection import-images photos/ --product lid --good ok
+    """
+    from inspection.stages.bring_in import import_directory
+
+    settings = _settings(state)
+    with _store(settings) as store, click.progressbar(length=1, label="importing", file=sys.stderr) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.length = total
+            bar.update(done - bar.pos)
+
+        report = import_directory(settings, store, directory, product, good, progress)
+    _print(report.as_dict(), as_json, report.in_words())
+
+
+@main.group()
+def product() -> None:
+    """Products and their stations: what is inspected where, and how its loop is tuned."""
+
+
+@product.command("show")
+@click.argument("name")
+@state_option
+def product_show(name: str, state: Path | None) -> None:
+    """Print a product's definition as JSON. Example: inspection product show lid"""
+    from inspection.data.products import load_product
+
+    with _store(_settings(state)) as store, store.begin(read_only=True) as session:
+        click.echo(load_product(session, name).model_dump_json(indent=1))
+
+
+@product.command("set")
+@click.argument("file", type=click.File("rb"))
+@state_option
+def product_set(file: Any, state: Path | None) -> None:
+    """Create or change a product from a JSON file ("-": standard input). Example: inspection product set lid.json"""
+    from pydantic import ValidationError
+
+    from inspection.data.product import Product
+    from inspection.data.products import save_product
+
+    try:
+        definition = Product.parse(file.read())
+    except ValidationError as error:
+        raise UsageError(f"{file.name} does not define a product: {error}") from error
+    with _store(_settings(state)) as store, store.begin() as session:
+        save_product(session, definition)
+    click.echo(f"product {definition.name}: {len(definition.classes)} classes, good class {definition.good_class}")
+
+
+@product.command("add-station")
+@click.argument("station")
+@click.option("--product", "product_name", required=True)
+@click.option("--mode", type=click.Choice(["collect", "shadow", "judge"]), default="collect", show_default=True)
+@state_option
+def add_station(station: str, product_name: str, mode: str, state: Path | None) -> None:
+    """Add an inspection point and print how to enrol its agent. Example: inspection product add-station S1 --product lid"""
+    from inspection.data.products import add_station as add
+
+    settings = _settings(state)
+    with _store(settings) as store, store.begin() as session:
+        add(session, station, product_name, mode=mode)
+    code = settings.secrets.enrolment_code.get_secret_value()
+    click.echo(f"station {station} is there, in mode {mode}. On its computer run:")
+    click.echo(f"  edge-agent enrol --hub {settings.hub_url} --code {code} --device {station} --station {station}")
+
+
+@main.command()
+@click.option("--snapshot", default=None, help="A snapshot's id. Default: make one of all labels of --product.")
+@click.option("--product", "product_name", default=None)
+@click.option("--images", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Try a folder, no server.")
+@click.option("--good", default=None, help="With --images: the name of the good class.")
+@click.option("--backbone", default=None, help="Any timm name: resnet18, convnext_tiny, ... Default: the product's.")
+@click.option("--pretrained", default=None, help='"hub", "none", or a file of weights. Default: the product\'s.')
+@click.option("--epochs", type=click.IntRange(1), default=None)
+@click.option("--size", type=click.IntRange(32), default=None, help="Side of the network's input in pixels.")
+@state_option
+@json_option
+def train(state: Path | None, as_json: bool, images: Path | None, good: str | None, **options: Any) -> None:
+    """Train a teacher and ask gate 1. Example: inspection train --images photos/ --good ok --backbone resnet18"""
+    from inspection.stages.try_out import train_from_images, train_snapshot
+
+    say = _say(as_json)
+    if images is not None:
+        outcome = train_from_images(images, good, options, say)
+    else:
+        settings = _settings(state)
+        with _store(settings) as store:
+            outcome = train_snapshot(settings, store, options, say)
+    _print(outcome.as_dict(), as_json, outcome.in_words())
+    _end_by(outcome.gate)
+
+
+def _say(as_json: bool) -> Callable[[str], None]:
+    return lambda words: click.echo(words, err=as_json)
+
+
+@main.command("build-bundle")
+@click.argument("run")
+@state_option
+@json_option
+def build_bundle(run: str, state: Path | None, as_json: bool) -> None:
+    """Distil, export, quantize and pack the model of an MLflow run. Example: inspection build-bundle 3f2a..."""
+    from inspection.stages.candidate import load_candidate
+    from inspection.stages.shrink import build
+
+    settings = _settings(state)
+    with _store(settings) as store:
+        made = build(settings, store, load_candidate(settings, run), _say(as_json))
+    _print(made.model_dump(mode="json"), as_json, f"bundle {made.bundle}\n{made.bundle_file}")
+
+
+@main.command()
+@click.argument("bundle")
+@state_option
+@json_option
+def gate(bundle: str, state: Path | None, as_json: bool) -> None:
+    """Ask gate 2: the bundle itself, on the agent's own runtime, on the golden parts. Example: inspection gate 9c41..."""
+    from inspection.stages.candidate import candidate_of_bundle
+    from inspection.stages.prove import prove
+
+    settings = _settings(state)
+    with _store(settings) as store:
+        answer = prove(settings, store, candidate_of_bundle(settings, bundle), who="command line").gate_2
+    assert answer is not None  # noqa: S101 - prove() sets it
+    _print(answer.model_dump(mode="json"), as_json, answer.why)
+    _end_by(answer)
+
+
+@main.command()
+@click.argument("bundle")
+@state_option
+@json_option
+def sign(bundle: str, state: Path | None, as_json: bool) -> None:
+    """Sign a bundle that passed gate 2, and its recipe. Example: inspection sign 9c41..."""
+    from inspection.stages import deploy
+    from inspection.stages.candidate import candidate_of_bundle
+
+    settings = _settings(state)
+    with _store(settings) as store:
+        digest, recipe = deploy.sign(settings, store, candidate_of_bundle(settings, bundle))
+    _print({"bundle": digest, "recipe": recipe}, as_json, f"signed bundle {digest}\nsigned recipe {recipe}")
+
+
+@main.group()
+def rollout() -> None:
+    """Move a signed bundle to the stations, group by group, and back."""
+
+
+@rollout.command("start")
+@click.argument("bundle")
+@click.option("--group", "groups", multiple=True, help="Stations of a group, comma separated; repeat in order.")
+@state_option
+def rollout_start(bundle: str, groups: tuple[str, ...], state: Path | None) -> None:
+    """Begin a rollout. Example: inspection rollout start 9c41... --group S1 --group S2,S3"""
+    from inspection.stages import deploy
+    from inspection.stages.candidate import candidate_of_bundle
+
+    settings = _settings(state)
+    chosen = [[name.strip() for name in group.split(",")] for group in groups] or None
+    with _store(settings) as store:
+        candidate = candidate_of_bundle(settings, bundle)
+        number = deploy.start(settings, store, candidate, who="command line", why="started by hand", groups=chosen)
+    click.echo(f"rollout {number} is running; `inspection rollout status --product {candidate.product}` shows it")
+
+
+def _rollout_command(name: str, doc: str) -> None:
+    @rollout.command(name, help=doc)
+    @click.option("--product", "product_name", required=True)
+    @state_option
+    @json_option
+    def command(product_name: str, state: Path | None, as_json: bool) -> None:
+        from inspection.stages import fleet
+
+        settings = _settings(state)
+        with _store(settings) as store:
+            view = fleet.COMMANDS[name](settings, store, product_name)
+        _print(view.model_dump(mode="json"), as_json, view.in_words())
+
+
+_rollout_command("pause", "Assign nothing further until resumed. Example: inspection rollout pause --product lid")
+_rollout_command("resume", "Carry on. Example: inspection rollout resume --product lid")
+_rollout_command("abort", "Emergency stop: every moved station goes back. Example: inspection rollout abort --product lid")
+_rollout_command("status", "Show the newest rollout. Example: inspection rollout status --product lid --json")
+
+
+@main.command()
+@click.argument("part")
+@state_option
+def passport(part: str, state: Path | None) -> None:
+    """Everything that is known of a part, as JSON. Example: inspection passport S1-000123"""
+    from inspection.stages.passport import passport_of
+
+    settings = _settings(state)
+    with _store(settings) as store:
+        click.echo(json.dumps(passport_of(settings, store, part), indent=1, default=str))
+
+
+@main.command()
+@state_option
+@json_option
+def doctor(state: Path | None, as_json: bool) -> None:
+    """Name every problem of this machine in words, with the next step. Example: inspection doctor"""
+    from inspection.up.preflight import preflight
+
+    problems = preflight(_settings(state), environment=os.environ)
+    _print([str(p) for p in problems], as_json, "\n".join(map(str, problems)) or "no problem found")
+    sys.exit(EXIT_FAILED if problems else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,271 @@
+"""One turn of the loop, as the demo drives it: each method is a stage, in the order they are defined."""
+
+import threading
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import numpy as np
+from rich.console import Console
+from sqlalchemy import func, select
+
+from inspection.contracts import Verdict
+from inspection.data.products import add_station, save_product
+from inspection.demo import figures
+from inspection.demo.agents import spool_of
+from inspection.demo.flow_runs import FlowRun, FlowRuns
+from inspection.demo.line import Feeder, TruthBook, waiting_after
+from inspection.demo.operator import answer_open_tasks
+from inspection.demo.plan import Plan
+from inspection.demo.report import DemoReport, LineFigures, measure, pair
+from inspection.demo.start import import_start
+from inspection.demo.timeline import Timeline
+from inspection.errors import ServerError
+from inspection.release.promotions import champion
+from inspection.settings import Settings
+from inspection.stages.deploy import rollout_state
+from inspection.store.session import Store
+from inspection.store.tables import VerdictRow
+
+LOOK_SECONDS = 1.0
+RETRAIN_SECONDS = 900.0
+DRAIN_SECONDS = 180.0
+HELD = 1_000_000  # "so many wait": the feeder waits too
+
+
+class NotShippedError(Exception):
+    """A gate said FAIL or INSUFFICIENT, or the rollout was aborted: an outcome, not a fault."""
+
+
+class Circle:
+    """Holds what the stages share: settings, store, plan, the truth only the operator and the report may see."""
+
+    def __init__(self, settings: Settings, store: Store, plan: Plan, console: Console, rng: np.random.Generator) -> None:
+        self.settings, self.store, self.plan, self.console = settings, store, plan, console
+        self._rng = rng
+        self._truth = TruthBook(settings.state / "line" / "truth.jsonl")
+        self._flows = FlowRuns(settings.prefect_url)
+        self._feeding = threading.Event()
+        self._pool: list[Feeder] = []
+        self._figures: dict[str, LineFigures] = {}
+        self._last_label: datetime | None = None
+        self._labels = 0
+        self._first_bundle = ""
+
+    # --- preparing ------------------------------------------------------------------------------------------------
+
+    def define(self) -> None:
+        """The product and its stations. A young line keeps every picture: its audit share is 1."""
+        with self.store.begin() as session:
+            save_product(session, self.plan.product)
+            for station in self.plan.stations:
+                add_station(session, station, self.plan.product.name, mode="judge", audit_share=1.0)
+
+    def import_start(self) -> None:
+        """The small labelled start."""
+        import_start(self.store, self.settings, self.plan)
+        self.console.print(f"    labelled start: {len(self.plan.schedule.start)} pictures", highlight=False)
+
+    # --- the first model ------------------------------------------------------------------------------------------
+
+    def first_model(self) -> None:
+        """A retrain started by hand; the pool's parts pass the line while its rollout is proved."""
+        self._start_pool()
+        run = self._flows.start(f"retrain/{self.plan.product.name}", product=self.plan.product.name, force=True)
+        self._first_bundle = self._follow(run)
+
+    def _follow(self, run: FlowRun) -> str:
+        """Until a retrain has ended; feeds the line while a rollout needs proof. Returns the champion's bundle."""
+        deadline = time.monotonic() + RETRAIN_SECONDS
+        while not (run := self._flows.look(run.id)).ended:
+            self._feed_while_rolling_out()
+            if time.monotonic() > deadline:
+                raise ServerError(f"retrain {run.name!r} is still {run.state_name} after {RETRAIN_SECONDS:.0f} s")
+            time.sleep(LOOK_SECONDS)
+        self._feeding.clear()
+        if run.state_name != "Shipped":
+            raise NotShippedError(f"retrain {run.name!r} ended as {run.state_name}: {run.message}")
+        return self._champion()
+
+    def _champion(self) -> str:
+        with self.store.begin(read_only=True) as session:
+            row = champion(session, self.plan.product.name)
+        return "" if row is None else row.bundle
+
+    def _feed_while_rolling_out(self) -> None:
+        if rollout_state(self.store, self.plan.product.name).state == "running":
+            self._feeding.set()
+        else:
+            self._feeding.clear()
+
+    def _start_pool(self) -> None:
+        """Feeders of the pool, held until somebody needs parts on the line."""
+        for station in self.plan.stations:
+            parts = self.plan.schedule.at("pool", station)
+            feeder = Feeder(
+                parts,
+                spool_of(self.settings, station),
+                self._truth,
+                takt_seconds=self.plan.takt_seconds,
+                waiting=lambda fed: 0 if self._feeding.is_set() else HELD,
+            )
+            self._pool.append(feeder.start())
+
+    # --- the line, measured ---------------------------------------------------------------------------------------
+
+    def measure_before(self) -> None:
+        """New kinds of defect pass the first model."""
+        self._figures["before"] = self._measure("before", self._first_bundle)
+
+    def measure_after(self) -> None:
+        """New parts of the same mix pass the retrained model."""
+        self._figures["after"] = self._measure("after", self._champion())
+
+    def _measure(self, phase: str, bundle: str) -> LineFigures:
+        self._feeding.clear()
+        parts = self.plan.schedule.phase(phase)
+        feeders = [self._feeder(phase, station).start() for station in self.plan.stations]
+        for feeder in feeders:
+            feeder.join()
+        verdicts = self._verdicts_on({part.part for part in parts})
+        strange = [v for v in verdicts if v.bundle_digest != bundle]
+        if strange:
+            self.console.print(f"    {len(strange)} verdicts came from another bundle", style="yellow")
+        measured = measure(pair(verdicts, self._truth, self.plan.schedule.good_class))
+        self.console.print(
+            f"    {measured.parts} parts: escape {_share(measured.escapes, measured.defective)}, "
+            f"overkill {_share(measured.overkills, measured.good)}",
+            highlight=False,
+        )
+        return measured
+
+    def _feeder(self, phase: str, station: str) -> Feeder:
+        parts = self.plan.schedule.at(phase, station)
+        names = {part.part for part in parts}
+        return Feeder(
+            parts,
+            spool_of(self.settings, station),
+            self._truth,
+            takt_seconds=self.plan.takt_seconds,
+            waiting=waiting_after(lambda: self._judged(names)),
+        )
+
+    def _judged(self, parts: set[str]) -> int:
+        return len(self._rows(parts))
+
+    def _rows(self, parts: set[str]) -> Sequence[VerdictRow]:
+        query = select(VerdictRow).where(VerdictRow.product == self.plan.product.name)
+        with self.store.begin(read_only=True) as session:
+            rows = [row for row in session.scalars(query) if row.part in parts]
+            session.expunge_all()
+        return rows
+
+    def _verdicts_on(self, parts: set[str]) -> list[Verdict]:
+        """The verdicts on these parts once the hub has one of each."""
+        deadline = time.monotonic() + DRAIN_SECONDS
+        while len({row.part for row in (rows := self._rows(parts))}) < len(parts):
+            if time.monotonic() > deadline:
+                heard = len({row.part for row in rows})
+                raise ServerError(f"the hub heard of {heard} of {len(parts)} parts after {DRAIN_SECONDS:.0f} s")
+            time.sleep(LOOK_SECONDS)
+        return [Verdict.model_validate(row.body) for row in rows]
+
+    # --- asking ---------------------------------------------------------------------------------------------------
+
+    def ask_and_answer(self, *, by_hand: bool) -> None:
+        """A collect run chooses and asks; the operator answers until no question is open and a retrain is due."""
+        name = self.plan.product.name
+        done = self._flows.wait(self._flows.start(f"collect/{name}", product=name).id, 300)
+        if done.state_type != "COMPLETED":
+            raise ServerError(f"collect run {done.name!r} ended as {done.state_name}: {done.message}")
+        project = figures.project_of(self.settings, self.plan.product)
+        if by_hand:
+            self._wait_for_people(project)
+        else:
+            self._answer(project)
+
+    def _answer(self, project: int) -> None:
+        token = self.settings.secrets.label_studio_token.get_secret_value()
+        while True:
+            report = answer_open_tasks(
+                self.settings.label_studio_url, token, project, self._truth, limit=self.plan.ask, rng=self._rng
+            )
+            self._labels += report.answered
+            if report.answered == 0:
+                break
+            self.console.print(
+                f"    the operator answered {report.answered}, skipped {report.skipped}, corrected {report.corrected}",
+                highlight=False,
+            )
+        self._last_label = datetime.now(UTC)
+
+    def _wait_for_people(self, project: int) -> None:
+        """With ``--label-yourself``: until enough answers are in for a retrain."""
+        wanted = self.plan.product.retrain.min_new_labels
+        self.console.print(
+            f"    please answer at least {wanted} tasks at {self.settings.label_studio_url}/projects/{project}/data "
+            f"(log-in: {self.settings.label_studio_user} / "
+            f"{self.settings.secrets.label_studio_password.get_secret_value()})",
+            highlight=False,
+        )
+        while (answered := figures.counts(self.settings, project).answers) < wanted:
+            self.console.print(f"    {answered} of {wanted} answered", end="\r")
+            time.sleep(5 * LOOK_SECONDS)
+        self._labels, self._last_label = answered, datetime.now(UTC)
+
+    # --- retraining -----------------------------------------------------------------------------------------------
+
+    def wait_for_retrain(self) -> None:
+        """Until the scheduled retrain has begun a rollout, or has said why not."""
+        deadline = time.monotonic() + RETRAIN_SECONDS
+        asked_at = self._last_label or datetime.now(UTC)
+        while rollout_state(self.store, self.plan.product.name).bundle in {"", self._first_bundle}:
+            for run in self._flows.recent(f"retrain/{self.plan.product.name}"):
+                refused = run.ended and run.state_name not in {"NotDue", "Skipped", "Shipped"}
+                if refused and run.started_at > asked_at:
+                    raise NotShippedError(f"retrain {run.name!r} ended as {run.state_name}: {run.message}")
+            if time.monotonic() > deadline:
+                raise ServerError(f"no retrain has begun a rollout {RETRAIN_SECONDS:.0f} s after the last label")
+            time.sleep(LOOK_SECONDS)
+
+    def wait_for_rollout(self) -> None:
+        """Until every group runs the new bundle; the pool's parts pass the line meanwhile."""
+        while (state := rollout_state(self.store, self.plan.product.name)).state == "running":
+            self._feeding.set()
+            time.sleep(LOOK_SECONDS)
+        self._feeding.clear()
+        if state.state != "done":
+            raise NotShippedError(f"the rollout is {state.in_words()}")
+        for feeder in self._pool:
+            feeder.stop()
+
+    def _label_to_canary_seconds(self, bundle: str) -> float | None:
+        query = select(func.min(VerdictRow.captured_at)).where(VerdictRow.bundle_digest == bundle)
+        with self.store.begin(read_only=True) as session:
+            first = session.scalar(query)
+        return None if first is None or self._last_label is None else (first - self._last_label).total_seconds()
+
+    # --- the report -----------------------------------------------------------------------------------------------
+
+    def report(self, timeline: Timeline, peak_memory_bytes: int) -> DemoReport:
+        """What this turn of the loop came to."""
+        bundle = self._champion()
+        return DemoReport(
+            pictures=self.plan.pictures,
+            new_classes=list(self.plan.schedule.new_classes),
+            before=self._figures["before"],
+            after=self._figures["after"],
+            label_studio=figures.label_studio(self.settings, self.plan.product),
+            mlflow=figures.mlflow(self.settings, self.plan.product.name),
+            bundle=figures.bundle(self.settings, bundle),
+            agents=figures.agents(self.store, self.plan.stations),
+            stages=timeline.stages,
+            seconds=round(timeline.seconds, 1),
+            peak_memory_bytes=peak_memory_bytes,
+            last_label_to_canary_seconds=self._label_to_canary_seconds(bundle),
+            notes=list(self.plan.schedule.notes),
+        )
+
+
+def _share(count: int, parts: int) -> str:
+    return f"{count / parts:.1%} ({count}/{parts})" if parts else "none seen"

@@ -1,0 +1,161 @@
+"""The demo: `up`, a virtual line, and the whole circle once, with a closing table and ``demo-report.json``.
+
+Everything goes the way a factory's would: agents are enrolled over HTTP, labels come through Label Studio's API, the
+retrain fires on its schedule, and the figures are read from the verdicts the hub has received.
+"""
+
+import shutil
+import signal
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from inspection.demo import agents
+from inspection.demo.circle import Circle, NotShippedError
+from inspection.demo.plan import Plan, images_plan, rendered_plan
+from inspection.demo.report import closing_table, write_report
+from inspection.demo.timeline import MemoryWatch, Timeline
+from inspection.errors import UsageError
+from inspection.settings import Settings, load_settings
+from inspection.store.session import Store
+from inspection.up.compose import choose_ports, missing_modules
+from inspection.up.machine import refuse
+from inspection.up.run import table
+from inspection.up.service import Event
+from inspection.up.supervisor import Supervisor
+
+MARK = ".escapement-demo"
+STAGES = 9
+EXIT_NOT_SHIPPED = 3
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """What the command line says."""
+
+    exit_at_end: bool = False
+    label_yourself: bool = False
+    images: Path | None = None
+    good: str | None = None
+    backbone: str | None = None
+    pretrained: str = "none"
+    max_escape: float | None = None
+    max_overkill: float | None = None
+    report: Path = Path("demo-report.json")
+    state: Path = Path("demo-state")
+
+
+def run_demo(options: DemoOptions, environment: Mapping[str, str]) -> int:
+    """Run the demo; exit code 0, or 3 when a gate kept the new model from the line."""
+    refuse(missing_modules())
+    console = Console()
+    plan = _plan(options)
+    settings = choose_ports(_settings(options.state), free=True)
+    timeline = Timeline(console, STAGES)
+    with ExitStack() as held:
+        memory = held.enter_context(MemoryWatch())
+        store = held.enter_context(Store.open(settings.database_url, settings.blob_url))
+        circle = Circle(settings, store, plan, console, np.random.default_rng(plan.seed))
+        servers = Supervisor(settings, environment=environment, on_event=_teller(console))
+        held.callback(servers.stop)
+        with timeline.stage("starting Label Studio, MLflow, Prefect, the flows and the hub; importing the labelled start"):
+            circle.define()
+            servers.start()
+            circle.import_start()
+            console.print(table(servers.wait_healthy()))
+        line = _agents(settings, store, plan, {**environment, **servers.marks}, console, held, timeline)
+        code = _go_round(circle, options, timeline)
+        if code == 0:
+            report = circle.report(timeline, memory.peak_bytes)
+            write_report(report, options.report)
+            console.print(closing_table(report))
+            console.print(f"The report is in {options.report}.", highlight=False)
+        if not options.exit_at_end:
+            _look_around(console, servers)
+        line.stop()
+    return code
+
+
+def _plan(options: DemoOptions) -> Plan:
+    if options.images is None:
+        if options.good is not None:
+            raise UsageError("--good belongs to --images: name the folder of pictures too")
+        plan = rendered_plan()
+    elif options.good is None:
+        raise UsageError("--images needs --good: the name of the good class among the folder's classes")
+    else:
+        plan = images_plan(options.images, options.good)
+    return plan.tuned(options.backbone, options.pretrained, options.max_escape, options.max_overkill)
+
+
+def _settings(state: Path) -> Settings:
+    """A fresh state folder; one that an earlier demo left is removed, anything else is left alone."""
+    if state.exists() and any(state.iterdir()):
+        if not (state / MARK).exists():
+            raise UsageError(f"{state} is not empty and no demo made it: name another folder with --state")
+        shutil.rmtree(state)
+    state.mkdir(parents=True, exist_ok=True)
+    (state / MARK).touch()
+    return load_settings(state, {}, agent_poll_seconds=agents.POLL_SECONDS)
+
+
+def _teller(console: Console) -> Callable[[Event], None]:
+    def tell(event: Event) -> None:
+        if event.kind in {"trouble", "given up"}:
+            console.print(f"    {event.service}: {event.message}", style="yellow", highlight=False)
+
+    return tell
+
+
+def _agents(
+    settings: Settings,
+    store: Store,
+    plan: Plan,
+    environment: Mapping[str, str],
+    console: Console,
+    held: ExitStack,
+    timeline: Timeline,
+) -> Supervisor:
+    with timeline.stage(f"enrolling and starting {len(plan.stations)} edge agents"):
+        for station in plan.stations:
+            agents.enrol(settings, station)
+        own = load_settings(settings.state / "line", {})
+        services = agents.services(settings, store, plan.stations, environment)
+        line = Supervisor(own, environment=environment, services=services, on_event=_teller(console))
+        held.callback(line.stop)
+        line.start()
+        line.wait_healthy()
+    return line
+
+
+def _go_round(circle: Circle, options: DemoOptions, timeline: Timeline) -> int:
+    try:
+        with timeline.stage("first model: train, gate 1, distil, quantize, gate 2, sign, roll out"):
+            circle.first_model()
+        with timeline.stage("the line before: new kinds of defect appear"):
+            circle.measure_before()
+        with timeline.stage("asking: pictures go to Label Studio, operators answer there"):
+            circle.ask_and_answer(by_hand=options.label_yourself)
+        with timeline.stage("the scheduled retrain fires: train, gates, signature"):
+            circle.wait_for_retrain()
+        with timeline.stage("rollout: the first group proves the new bundle, then the rest"):
+            circle.wait_for_rollout()
+        with timeline.stage("the line after: new parts, same mix"):
+            circle.measure_after()
+    except NotShippedError as reason:
+        circle.console.print(f"[bold]The gates kept the model from the line.[/bold] {reason}", highlight=False)
+        return EXIT_NOT_SHIPPED
+    return 0
+
+
+def _look_around(console: Console, servers: Supervisor) -> None:
+    console.print(table(servers.services))
+    console.print("Everything stays up to look at. Ctrl-C stops it.")
+    try:
+        signal.sigwait({signal.SIGINT, signal.SIGTERM})
+    except KeyboardInterrupt:
+        console.print("stopping")

@@ -1,0 +1,89 @@
+"""What a demo runs on: the product with its plan, the stations, the schedule of parts, and the takt."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+from inspection.contracts import Limits
+from inspection.data.product import (
+    CollectPlan,
+    Product,
+    RetrainPlan,
+    RolloutPlan,
+    SchedulePlan,
+    StudentPlan,
+    TrainPlan,
+)
+from inspection.demo.images import images_schedule
+from inspection.demo.line import Schedule, rendered_schedule
+
+SEED = 2026
+STATIONS = ("press-1", "press-2", "press-3")
+QUICK = SchedulePlan(collect="*/2 * * * *", sync_labels="*/2 * * * *", retrain="* * * * *", watch="*/5 * * * *")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that differs between demos. ``ask`` is how many tasks the operators get; takt in seconds."""
+
+    product: Product
+    schedule: Schedule
+    stations: tuple[str, ...]
+    seed: int
+    pictures: str
+    takt_seconds: float
+    ask: int
+
+    def tuned(self, backbone: str | None, pretrained: str, max_escape: float | None, max_overkill: float | None) -> Self:
+        """With what the command line overrides."""
+        train = self.product.train.model_copy(update=_given(backbone=backbone, pretrained=_absolute(pretrained)))
+        limits = self.product.limits.model_copy(update=_given(escape_rate=max_escape, overkill_rate=max_overkill))
+        return replace(self, product=self.product.model_copy(update={"train": train, "limits": limits}))
+
+
+def _absolute(pretrained: str) -> str:
+    return pretrained if pretrained in {"hub", "none"} else str(Path(pretrained).absolute())
+
+
+def _given(**values: Any) -> Mapping[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _product(name: str, schedule: Schedule, size: int, limits: Limits, ask: int, epochs: tuple[int, int]) -> Product:
+    return Product(
+        name=name,
+        good_class=schedule.good_class,
+        classes=list(schedule.classes),
+        limits=limits,
+        train=TrainPlan(
+            backbone="resnet18",
+            pretrained="none",
+            height=size,
+            width=size,
+            epochs=epochs[0],
+            patience=epochs[0],
+            warm_start=True,
+        ),
+        student=StudentPlan(epochs=epochs[1], max_balanced_accuracy_drop=0.03, min_agreement=0.95),
+        collect=CollectPlan(max_tasks_per_run=ask, max_open_tasks=2 * ask, audit_share=0.5, disagree_share=0.3),
+        retrain=RetrainPlan(min_new_labels=round(0.85 * ask)),
+        rollout=RolloutPlan(first_group=[STATIONS[0]], success_verdicts=10, timeout_seconds=300.0),
+        schedule=QUICK,
+    )
+
+
+def rendered_plan() -> Plan:
+    """The made-up product."""
+    schedule = rendered_schedule(SEED, STATIONS)
+    ask = 320
+    product = _product("lid", schedule, 128, Limits(escape_rate=0.15, overkill_rate=0.15), ask, (12, 12))
+    return Plan(product, schedule, STATIONS, SEED, "rendered", 0.15, ask)
+
+
+def images_plan(directory: Path, good: str) -> Plan:
+    """A folder of real pictures."""
+    schedule = images_schedule(directory, good, STATIONS, seed=SEED)
+    ask = min(320, len(schedule.before) + len(schedule.pool))
+    product = _product("pictures", schedule, 128, Limits(escape_rate=0.4, overkill_rate=0.4), ask, (12, 12))
+    return Plan(product, schedule, STATIONS, SEED, str(directory), 0.15, ask)

@@ -1,0 +1,42 @@
+"""From class scores to verdicts, so that a float model in the server is judged like a bundle on a device."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inspection.contracts import Recipe, Verdict, decide
+from inspection.data.snapshot_record import Example
+
+EVALUATION = "evaluation"
+
+
+def judged(
+    scores: NDArray[np.float32], classes: Sequence[str], examples: Sequence[Example], recipe: Recipe
+) -> list[tuple[Verdict, str]]:
+    """Verdicts with their true labels. ``scores``: float32 ``[N, K]``, rows as ``examples``, columns as ``classes``."""
+    now = datetime.now(UTC)
+    release = version("escapement")
+    pairs = []
+    for number, (row, example) in enumerate(zip(scores, examples, strict=True), start=1):
+        by_class = {name: float(np.clip(value, 0.0, 1.0)) for name, value in zip(classes, row, strict=True)}
+        outcome = decide(by_class, recipe)
+        verdict = Verdict(
+            id=f"{EVALUATION}-{number}",
+            device=EVALUATION,
+            boot=EVALUATION,
+            sequence=number,
+            station=EVALUATION,
+            product=recipe.product,
+            part=example.part,
+            captured_at=now,
+            decision=outcome.decision,
+            defect_class=outcome.defect_class,
+            scores=by_class,
+            recipe_digest=recipe.digest,
+            agent_version=release,
+        )
+        pairs.append((verdict, example.label))
+    return pairs

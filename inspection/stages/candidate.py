@@ -1,0 +1,128 @@
+"""A candidate on its way from snapshot to line: one folder of files and one JSON record, written after each stage.
+
+Invariant: a stage reads what the stages before it wrote and never changes it, so that any stage can be run again.
+"""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict
+
+from inspection.contracts import Recipe
+from inspection.errors import UsageError
+from inspection.release.gate import GateAnswer
+from inspection.release.scorecard import Scorecard
+from inspection.settings import Settings
+
+RECORD = "candidate.json"
+
+
+class Shipped(BaseModel):
+    """What was measured on the way to the shipped file. Latencies in milliseconds, one thread, batch 1."""
+
+    model_config = ConfigDict(frozen=True)
+
+    precision: str  # "int8" | "float32"
+    latency_ms: float
+    float_latency_ms: float
+    agreement: float  # share of pictures on which shipped and float file give the same decision, [0, 1]
+    length: int
+    float_length: int
+
+
+class Candidate(BaseModel):
+    """The record. Fields of later stages are None until those have run."""
+
+    model_config = ConfigDict(frozen=True)
+
+    folder: Path
+    product: str
+    snapshot: str
+    run_id: str
+    started_at: datetime
+    teacher_recipe: Recipe | None = None
+    teacher_version: str | None = None
+    golden_1: Scorecard | None = None  # the teacher on the golden parts
+    gate_1: GateAnswer | None = None
+    shipped: Shipped | None = None
+    recipe: Recipe | None = None
+    bundle: str | None = None
+    version: int | None = None
+    golden_2: Scorecard | None = None  # the bundle on the golden parts
+    champion_2: Scorecard | None = None  # the champion's bundle on the same parts
+    gate_2: GateAnswer | None = None
+    edge_version: str | None = None
+
+    @property
+    def teacher(self) -> Path:
+        """Folder of the trained teacher."""
+        return self.folder / "teacher"
+
+    @property
+    def student(self) -> Path:
+        """Folder of the distilled student."""
+        return self.folder / "student"
+
+    @property
+    def teacher_onnx(self) -> Path:
+        """The teacher as ONNX (what MLflow keeps)."""
+        return self.folder / "teacher.onnx"
+
+    @property
+    def float_onnx(self) -> Path:
+        """The student before quantization."""
+        return self.folder / "student-float.onnx"
+
+    @property
+    def int8_onnx(self) -> Path:
+        """The student after quantization."""
+        return self.folder / "student-int8.onnx"
+
+    @property
+    def bundle_file(self) -> Path:
+        """The packed bundle."""
+        return self.folder / "bundle.tar"
+
+    @property
+    def chosen_onnx(self) -> Path:
+        """The file that is shipped."""
+        return self.int8_onnx if self.shipped and self.shipped.precision == "int8" else self.float_onnx
+
+    def save(self) -> Self:
+        """Write the record atomically and return it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        temporary = self.folder / f".{RECORD}"
+        temporary.write_text(self.model_dump_json(indent=1))
+        temporary.replace(self.folder / RECORD)
+        return self
+
+    def with_(self, **changes: object) -> Self:
+        """A copy with these fields, saved."""
+        return self.model_copy(update=changes).save()
+
+
+def folder_of(settings: Settings, run_id: str) -> Path:
+    """Where a candidate's files are."""
+    return settings.state / "work" / "candidates" / run_id
+
+
+def load_candidate(settings: Settings, run_id: str) -> Candidate:
+    """Read a candidate's record. Raises UsageError when there is none."""
+    path = folder_of(settings, run_id) / RECORD
+    if not path.is_file():
+        known = sorted(p.name for p in path.parents[1].glob("*")) if path.parents[1].is_dir() else []
+        raise UsageError(f"no candidate {run_id!r} in {path.parents[1]}; there are: {', '.join(known) or 'none'}")
+    return Candidate.model_validate_json(path.read_bytes())
+
+
+def candidate_of_bundle(settings: Settings, bundle: str) -> Candidate:
+    """The candidate whose bundle has this digest (or a unique beginning of it). Raises UsageError."""
+    found = []
+    for path in sorted((settings.state / "work" / "candidates").glob(f"*/{RECORD}")):
+        candidate = Candidate.model_validate_json(path.read_bytes())
+        if candidate.bundle and candidate.bundle.startswith(bundle):
+            found.append(candidate)
+    if len(found) != 1:
+        raise UsageError(f"{len(found)} bundles begin with {bundle!r}: give more of the digest `build-bundle` printed")
+    return found[0]

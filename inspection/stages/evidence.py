@@ -1,0 +1,160 @@
+"""What each stage leaves in MLflow: one run per candidate (the teacher's), with the student's run nested in it.
+
+Names are chosen for the comparison page: ``golden/...`` is the teacher on the golden parts, ``bundle/...`` the shipped
+file on them, ``latency/...`` milliseconds on one thread.
+"""
+
+import subprocess
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+import inspection
+from inspection.contracts import Verdict
+from inspection.data.pictures import decode_bgr
+from inspection.data.snapshot_record import Split
+from inspection.release.export import export_onnx
+from inspection.release.plots import confusion_figure, escape_overkill_figure, offenders_figure, worst_offenders
+from inspection.release.registry import Registry, Run, edge_name, run_name, teacher_name
+from inspection.release.scorecard import Scorecard
+from inspection.settings import Settings
+from inspection.stages.candidate import Candidate
+from inspection.stages.material import Material
+from inspection.store.session import Store
+from inspection.training.record import Trained
+
+LogEpoch = Callable[[int, dict[str, float]], None]
+Judged = Sequence[tuple[Verdict, str]]
+
+EXAMPLE_SIDE = 64  # MLflow writes the input example as JSON too: keep it small
+
+
+def commit() -> str | None:
+    """The commit this program runs from; None outside a checkout."""
+    where = Path(inspection.__file__).parents[1]
+    done = subprocess.run(["git", "-C", str(where), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _plans(material: Material) -> dict[str, Any]:
+    keep = {"train", "student", "retrain", "limits", "costs"}
+    return material.product.model_dump(mode="json", include=keep)
+
+
+def _example(material: Material) -> NDArray[np.uint8]:
+    frame = decode_bgr(material.picture(material.of(Split.VALIDATION)[0].picture))
+    small = cv2.resize(frame, (EXAMPLE_SIDE, EXAMPLE_SIDE), interpolation=cv2.INTER_AREA)
+    return np.ascontiguousarray(small[None], dtype=np.uint8)
+
+
+class TeacherRun:
+    """The candidate's run while the teacher is trained and judged; use as a context manager."""
+
+    def __init__(self, settings: Settings, material: Material) -> None:
+        self._registry, self._material, self._settings = Registry(settings.mlflow_url), material, settings
+        self._held = ExitStack()
+
+    def __enter__(self) -> "TeacherRun":
+        product = self._material.product.name
+        number = len(self._registry.versions(teacher_name(product))) + 1
+        self._run: Run = self._held.enter_context(
+            self._registry.run(product, run_name("teacher", number), kind="teacher", commit=commit())
+        )
+        self._run.params(_plans(self._material))
+        self._run.snapshot(
+            self._material.snapshot, f"{self._settings.blob_url}/snapshots/{self._material.snapshot.digest}.json"
+        )
+        self._run.environment()
+        return self
+
+    def __exit__(self, *exc_info: Any) -> bool | None:
+        return self._held.__exit__(*exc_info)
+
+    @property
+    def id(self) -> str:
+        """The run's id."""
+        return self._run.id
+
+    def log_epoch(self, epoch: int, metrics: dict[str, float]) -> None:
+        """One point of each curve."""
+        self._run.metrics(metrics, step=epoch)
+
+    def finish(self, candidate: Candidate, teacher: Trained, judged: Judged) -> Candidate:
+        """Scorecard, plots, the model itself and its registered version; returns the candidate with that version."""
+        card, answer = candidate.golden_1, candidate.gate_1
+        if card is None or answer is None:
+            raise ValueError("finish() comes after gate 1")
+        self._run.params({"teacher.started_from": teacher.started_from, "teacher.precision": teacher.precision})
+        self._run.metrics({"train/seconds": teacher.seconds, "train/best_epoch": float(teacher.best_epoch)})
+        self._run.scorecard("golden", card)
+        self._run.gate(1, answer)
+        _plot(self._run, self._material, card, judged)
+        export_onnx(teacher.deploy_graph(), candidate.teacher_onnx)
+        model = self._run.onnx_model("teacher", candidate.teacher_onnx, _example(self._material))
+        tags = {"snapshot": candidate.snapshot, "gate1": answer.answer.value, "backbone": teacher.backbone}
+        name = teacher_name(candidate.product)
+        return candidate.with_(
+            teacher_version=self._registry.register(name, model, run=self._run, tags=tags, description=answer.why)
+        )
+
+
+def _plot(run: Run, material: Material, card: Scorecard, judged: Judged) -> None:
+    """Confusion, the trade of escape against overkill, and the worst offenders as a picture grid."""
+    product = material.product
+    run.figure("plots/confusion.png", confusion_figure(card))
+    run.figure("plots/escape_against_overkill.png", escape_overkill_figure(card, product.limits))
+    worst = worst_offenders(judged, product.good_class)
+    examples = material.of(Split.GOLDEN)
+    by_verdict = {verdict.id: e for (verdict, _), e in zip(judged, examples, strict=True)}
+    pictures = {v.id: decode_bgr(material.picture(by_verdict[v.id].picture)) for v, _ in worst}
+    run.figure("plots/worst_offenders.png", offenders_figure(worst, pictures, product.good_class))
+
+
+def log_student(settings: Settings, material: Material, candidate: Candidate, student: Trained) -> Candidate:
+    """The student's nested run with its curves and file, and the edge model's registered version."""
+    registry = Registry(settings.mlflow_url)
+    parent, shipped = registry.reopen(candidate.run_id), candidate.shipped
+    if shipped is None:
+        raise ValueError("log_student() comes after the file was chosen")
+    name = run_name("student", candidate.version or 0)
+    with registry.run(candidate.product, name, kind="student", parent=parent, commit=commit()) as run:
+        run.params({"student": material.product.student.model_dump(mode="json"), "precision": shipped.precision})
+        run.history(student.history)
+        figures = {"latency/shipped_ms": shipped.latency_ms, "latency/float_ms": shipped.float_latency_ms}
+        figures |= {"shipped/agreement": shipped.agreement, "shipped/bytes": float(shipped.length)}
+        run.metrics(figures)
+        parent.metrics(figures)
+        model = run.onnx_model("edge", candidate.chosen_onnx, _example(material))
+        tags = {
+            "snapshot": candidate.snapshot,
+            "precision": shipped.precision,
+            "bundle": candidate.bundle or "",
+            "teacher": candidate.teacher_version or "",
+        }
+        version = registry.register(edge_name(candidate.product), model, run=run, tags=tags)
+    return candidate.with_(edge_version=version)
+
+
+def log_gate_2(settings: Settings, candidate: Candidate) -> Candidate:
+    """Gate 2's answer and the bundle's scorecard on the candidate's run and on the registered version."""
+    card, answer = candidate.golden_2, candidate.gate_2
+    if card is None or answer is None:
+        raise ValueError("log_gate_2() comes after gate 2")
+    registry = Registry(settings.mlflow_url)
+    run = registry.reopen(candidate.run_id)
+    run.scorecard("bundle", card)
+    run.gate(2, answer)
+    if candidate.edge_version is not None:
+        registry.tag_version(edge_name(candidate.product), candidate.edge_version, {"gate2": answer.answer.value})
+    return candidate
+
+
+def project_aliases(settings: Settings, store: Store, product: str) -> None:
+    """Make MLflow's aliases say what our promotion ledger says."""
+    with store.begin(read_only=True) as session:
+        Registry(settings.mlflow_url).project_aliases(session, product)

@@ -1,0 +1,68 @@
+"""What the champion left: its trained networks, kept in the blob store so that any machine can start from them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from inspection.contracts import Recipe
+from inspection.errors import MissingPictureError
+from inspection.release.promotions import champion
+from inspection.stages.candidate import Candidate
+from inspection.stages.material import Material
+from inspection.store.session import Store
+from inspection.store.tables import PromotionRow
+
+FILES = ("weights.safetensors", "trained.json")
+RECIPE = "recipe.json"
+
+
+@dataclass(frozen=True)
+class ChampionTeacher:
+    """The champion's teacher: the folder of its `Trained`, and the recipe it was judged with."""
+
+    trained: Path
+    recipe: Recipe
+
+
+def keep(store: Store, candidate: Candidate) -> None:
+    """Put the candidate's teacher, its recipe and its student into the blob store under the run's id."""
+    for role, folder in (("teacher", candidate.teacher), ("student", candidate.student)):
+        for name in FILES:
+            path = folder / "trained" / name
+            if path.exists():
+                store.blobs.put_at(f"trained/{candidate.run_id}/{role}/{name}", path.read_bytes())
+    if candidate.teacher_recipe is not None:
+        store.blobs.put_at(f"trained/{candidate.run_id}/teacher/{RECIPE}", candidate.teacher_recipe.canonical())
+
+
+def promotion_of_champion(store: Store, product: str) -> PromotionRow | None:
+    """The champion's row in the ledger; None before the first."""
+    with store.begin(read_only=True) as session:
+        row = champion(session, product)
+        if row is not None:
+            session.expunge(row)
+        return row
+
+
+def _fetch(store: Store, run_id: str, role: str, folder: Path) -> Path | None:
+    place = folder / f"champion-{role}"
+    place.mkdir(parents=True, exist_ok=True)
+    try:
+        for name in FILES:
+            (place / name).write_bytes(store.blobs.get(f"trained/{run_id}/{role}/{name}"))
+    except MissingPictureError:
+        return None
+    return place
+
+
+def teacher_of_champion(material: Material, folder: Path) -> ChampionTeacher | None:
+    """The champion's teacher, fetched below ``folder``; None before the first champion."""
+    row = promotion_of_champion(material.store, material.product.name)
+    if row is None or (place := _fetch(material.store, row.run_id, "teacher", folder)) is None:
+        return None
+    return ChampionTeacher(place, Recipe.parse(material.store.blobs.get(f"trained/{row.run_id}/teacher/{RECIPE}")))
+
+
+def student_of_champion(material: Material, folder: Path) -> Path | None:
+    """Folder of the champion's student, fetched below ``folder``; None before the first champion."""
+    row = promotion_of_champion(material.store, material.product.name)
+    return None if row is None else _fetch(material.store, row.run_id, "student", folder)

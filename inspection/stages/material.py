@@ -1,0 +1,45 @@
+"""What several stages read: product, snapshot, pictures, and the frames a model is shown."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inspection.data.product import Product
+from inspection.data.products import load_product
+from inspection.data.snapshot_record import Example, Snapshot, Split
+from inspection.data.snapshots import load_snapshot
+from inspection.store.session import Store
+from inspection.training.cache import decode_frame
+
+Say = Callable[[str], None]
+"""Where a stage tells what it is doing, in words."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """A product and one snapshot of its labels."""
+
+    product: Product
+    snapshot: Snapshot
+    store: Store
+
+    @classmethod
+    def load(cls, store: Store, product: str, snapshot: str) -> "Material":
+        """Read both. Raises UsageError."""
+        with store.begin(read_only=True) as session:
+            definition = load_product(session, product)
+        return cls(definition, load_snapshot(store, snapshot), store)
+
+    def picture(self, sha256: str) -> bytes:
+        """A picture's file bytes; MissingPictureError when they are gone."""
+        return self.store.blobs.get(f"pictures/{sha256}")
+
+    def frames(self, examples: Sequence[Example]) -> list[NDArray[np.uint8]]:
+        """The uint8 ``[H, W, 3]`` BGR frames a model is shown (region of interest cut out)."""
+        return [decode_frame(self.picture(e.picture), self.product.region) for e in examples]
+
+    def of(self, split: Split) -> list[Example]:
+        """Examples of one side."""
+        return self.snapshot.of(split)

@@ -1,0 +1,89 @@
+"""`inspection train`: from a snapshot in the store, or a first try on a folder of pictures without any server."""
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from inspection.contracts import Limits
+from inspection.data.importers import read_directory
+from inspection.data.product import Product
+from inspection.data.products import save_product
+from inspection.data.snapshots import build_snapshot
+from inspection.errors import UsageError
+from inspection.release.gate import GateAnswer
+from inspection.release.scorecard import Scorecard
+from inspection.settings import Settings, load_settings
+from inspection.stages.bring_in import import_directory
+from inspection.stages.candidate import Candidate
+from inspection.stages.material import Material, Say
+from inspection.stages.teach import judge_teacher, teach, train_teacher
+from inspection.store.session import Store
+
+TRY = "try"
+TRY_LIMITS = Limits(escape_rate=0.05, overkill_rate=0.05)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a training came to. ``run`` is None where no server kept it."""
+
+    run: str | None
+    card: Scorecard
+    gate: GateAnswer
+
+    def as_dict(self) -> dict[str, Any]:
+        """For scripts."""
+        return {"run": self.run, "gate": self.gate.body(), "scorecard": self.card.model_dump(mode="json")}
+
+    def in_words(self) -> str:
+        """For people."""
+        kept = f"MLflow run {self.run}; next: inspection build-bundle {self.run}\n" if self.run else ""
+        return f"{self.card.to_markdown()}\n{self.gate.why}\n{kept}"
+
+
+def _tuned(product: Product, options: Mapping[str, Any]) -> Product:
+    """The product with what the command line says about training."""
+    size = options.get("size")
+    given = {name: options.get(name) for name in ("backbone", "pretrained", "epochs")} | {"height": size, "width": size}
+    plan = product.train.model_copy(update={name: value for name, value in given.items() if value is not None})
+    return product.model_copy(update={"train": plan})
+
+
+def train_snapshot(settings: Settings, store: Store, options: Mapping[str, Any], say: Say) -> Outcome:
+    """Train on a snapshot (or on a new one of all labels of a product) and log it in MLflow."""
+    snapshot, product = options.get("snapshot"), options.get("product_name")
+    if product is None:
+        raise UsageError("name the product with --product (and a snapshot with --snapshot, or all its labels are used)")
+    material = Material.load(store, product, snapshot or build_snapshot(store, product).digest)
+    candidate = teach(settings, replace(material, product=_tuned(material.product, options)), say)
+    if candidate.golden_1 is None or candidate.gate_1 is None:
+        raise ValueError("teach() judges")
+    return Outcome(candidate.run_id, candidate.golden_1, candidate.gate_1)
+
+
+def train_from_images(images: Path, good: str | None, options: Mapping[str, Any], say: Say) -> Outcome:
+    """A first try: everything in a temporary folder, nothing is kept but the answer."""
+    if good is None:
+        raise UsageError("--images needs --good: the name of the good class")
+    classes = sorted({item.label for item in read_directory(images, good)} - {good})
+    product = _tuned(Product(name=TRY, good_class=good, classes=[good, *classes], limits=TRY_LIMITS), options)
+    with tempfile.TemporaryDirectory(prefix="escapement-try-") as folder:
+        settings = load_settings(Path(folder), {})
+        with Store.open(settings.database_url, settings.blob_url) as store:
+            with store.begin() as session:
+                save_product(session, product)
+            say(import_directory(settings, store, images, TRY, good).in_words())
+            return _judge(store, Path(folder), say)
+
+
+def _judge(store: Store, folder: Path, say: Say) -> Outcome:
+    material = Material.load(store, TRY, build_snapshot(store, TRY).digest)
+    candidate = Candidate(
+        folder=folder / TRY, product=TRY, snapshot=material.snapshot.digest, run_id=TRY, started_at=datetime.now(UTC)
+    )
+    teacher = train_teacher(material, candidate, None, lambda epoch, metrics: None, say)
+    judgement = judge_teacher(material, teacher, None, who="inspection train")
+    return Outcome(None, judgement.card, judgement.answer)

@@ -1,0 +1,150 @@
+"""Retrain when enough new labels wait: snapshot, teacher, gate 1, student, bundle, gate 2, signature, rollout.
+
+One retrain of a product at a time, by a database lease that a killed worker cannot keep: the other one leaves. Every
+run leaves a markdown artifact that says what was decided and why. Only names, ids and paths travel between tasks.
+"""
+
+from typing import Any
+
+from prefect import State, flow, get_run_logger, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.states import Completed, Failed
+
+from inspection.data.products import load_product
+from inspection.errors import LeaseError, ServerError
+from inspection.stages.ask import pull_answers
+from inspection.stages.due import Due, is_due
+from inspection.store.leases import hold
+from pipelines.context import open_context
+from pipelines.naming import run_name
+from pipelines.roll_out import roll_out
+
+LEASE_SECONDS = 45.0
+
+
+@task(name="labels due?", retries=2, retry_delay_seconds=5)
+def look_for_labels(product: str) -> Due:
+    """Pull what is new and compare it with the plan; a dead Label Studio does not hide labels that are here already."""
+    with open_context() as context:
+        try:
+            pull_answers(context.settings, context.store, product)
+        except ServerError as error:
+            get_run_logger().warning("labels were not pulled: %s", error)
+        with context.store.begin(read_only=True) as session:
+            return is_due(session, load_product(session, product))
+
+
+@task(name="snapshot")
+def take_snapshot(product: str) -> str:
+    """Freeze the labels; returns the snapshot's id."""
+    from inspection.data.snapshots import build_snapshot
+
+    with open_context() as context:
+        return build_snapshot(context.store, product).digest
+
+
+@task(name="train teacher and ask gate 1")
+def teach(product: str, snapshot: str) -> str:
+    """Train, log, judge; returns the run's id."""
+    from inspection.stages.material import Material
+    from inspection.stages.teach import teach as stage
+
+    with open_context() as context:
+        material = Material.load(context.store, product, snapshot)
+        return stage(context.settings, material, get_run_logger().info).run_id
+
+
+@task(name="distil, quantize, pack")
+def shrink(run_id: str) -> str:
+    """Make the device's bundle; returns its digest."""
+    from inspection.stages.candidate import load_candidate
+    from inspection.stages.shrink import build
+
+    with open_context() as context:
+        candidate = load_candidate(context.settings, run_id)
+        return build(context.settings, context.store, candidate, get_run_logger().info).bundle or ""
+
+
+@task(name="gate 2 on the bundle itself")
+def prove(run_id: str) -> str:
+    """Replay the bundle with the agent's own runtime on the golden parts; returns the answer."""
+    from inspection.stages.candidate import load_candidate
+    from inspection.stages.prove import prove as stage
+
+    with open_context() as context:
+        candidate = stage(context.settings, context.store, load_candidate(context.settings, run_id), who=context.holder)
+        return candidate.gate_2.answer.value if candidate.gate_2 else ""
+
+
+@task(name="sign and begin the rollout")
+def begin_rollout(run_id: str, why: str) -> int:
+    """Sign, write the challenger into the ledger, assign the first group; returns the rollout's id."""
+    from inspection.stages.candidate import load_candidate
+    from inspection.stages.deploy import start
+
+    with open_context() as context:
+        candidate = load_candidate(context.settings, run_id)
+        return start(context.settings, context.store, candidate, who=context.holder, why=why)
+
+
+@task(name="project aliases into MLflow", retries=3, retry_delay_seconds=5)
+def project(product: str) -> None:
+    """Let MLflow's aliases follow our ledger."""
+    from inspection.stages.evidence import project_aliases
+
+    with open_context() as context:
+        project_aliases(context.settings, context.store, product)
+
+
+@task(name="tell people")
+def tell(product: str, run_id: str, decision: str) -> None:
+    """One markdown artifact per retrain: what was decided, and why."""
+    from inspection.stages.account import account_of
+    from inspection.stages.candidate import load_candidate
+
+    with open_context() as context:
+        candidate = load_candidate(context.settings, run_id)
+        text = account_of(context.settings, context.store, candidate, decision)
+    create_markdown_artifact(key=f"retrain-{product.lower()}", markdown=text, description=decision)
+
+
+def _judge_and_ship(product: str, why: str) -> State[Any]:
+    """The chain itself; each gate may end it. The decision is the final state's name, so that the run list shows it."""
+    run_id = teach(product, take_snapshot(product))
+    with open_context() as context:
+        from inspection.stages.candidate import load_candidate
+
+        gate_1 = load_candidate(context.settings, run_id).gate_1
+    if gate_1 is None or gate_1.answer.value != "PASS":
+        said = "was not asked" if gate_1 is None else gate_1.why
+        tell(product, run_id, f"Not shipped. Gate 1: {said}")
+        return Completed(name=f"Gate 1 {gate_1.answer.value if gate_1 else '?'}", message=said)
+    shrink(run_id)
+    answer = prove(run_id)
+    if answer != "PASS":
+        tell(product, run_id, f"Not shipped. Gate 2 said {answer}.")
+        return Completed(name=f"Gate 2 {answer}", message="the bundle was not signed")
+    begin_rollout(run_id, why)
+    project(product)
+    ended = roll_out(product)
+    project(product)
+    tell(product, run_id, f"Rollout {ended['state']}. {ended['why']}")
+    if ended["state"] == "aborted":
+        return Failed(name="Rolled back", message=ended["why"])
+    return Completed(name="Shipped" if ended["state"] == "done" else ended["state"].title(), message=ended["why"])
+
+
+@flow(name="retrain", flow_run_name=run_name)
+def retrain(product: str, force: bool = False) -> State[Any]:
+    """Retrain ``product`` if it is due (``force``: in any case); the final state's name says what was decided."""
+    log = get_run_logger()
+    due = look_for_labels(product)
+    log.info("%s", due.why)
+    if not (due.due or force):
+        return Completed(name="NotDue", message=due.why)
+    with open_context() as context:
+        try:
+            with hold(context.store, f"retrain/{product}", context.holder, ttl_seconds=LEASE_SECONDS):
+                return _judge_and_ship(product, "forced by hand" if force else due.why)
+        except LeaseError as busy:
+            return Completed(name="Skipped", message=str(busy))
