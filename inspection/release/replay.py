@@ -1,0 +1,128 @@
+"""Replay: a bundle judges labelled pictures on the agent's own runtime, as a subprocess.
+
+Invariants: the agent is run, never imported; every picture gets exactly one verdict by exactly this bundle, or replay
+fails as a whole: a gate must not pass on the pictures that happened to work.
+"""
+
+import csv
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from inspection.contracts import Recipe, Verdict, sha256_hex
+from inspection.data.snapshot_record import Example
+from inspection.errors import BundleError, IntegrityError
+
+_TAIL = 2000  # characters of the agent's complaint that are worth repeating
+_STEM_DIGITS = 32  # of a picture's digest: its name in the replayed folder
+
+
+@dataclass(frozen=True)
+class GoldenPicture:
+    """One picture to judge: its file bytes (PNG, JPEG or BMP), true class and physical part."""
+
+    data: bytes
+    label: str
+    part: str
+
+
+def golden_pictures(examples: Iterable[Example], pictures: Callable[[str], bytes]) -> list[GoldenPicture]:
+    """The examples with their bytes; ``pictures`` maps a SHA-256 to them and raises when one is missing."""
+    return [GoldenPicture(pictures(e.picture), e.label, e.part) for e in examples]
+
+
+def _suffix(data: bytes) -> str:
+    if data.startswith(b"\xff\xd8"):
+        return ".jpg"
+    return ".bmp" if data.startswith(b"BM") else ".png"
+
+
+def _write(folder: Path, pictures: Sequence[GoldenPicture]) -> dict[str, GoldenPicture]:
+    """Files named by digest (so that a part with several pictures stays apart) and their ``labels.csv``."""
+    by_stem: dict[str, GoldenPicture] = {}
+    rows = []
+    for picture in pictures:
+        stem = sha256_hex(picture.data)[:_STEM_DIGITS]
+        if stem in by_stem:
+            raise IntegrityError(f"picture {stem} is twice among the pictures to replay: look at the snapshot")
+        by_stem[stem] = picture
+        path = folder / (stem + _suffix(picture.data))
+        path.write_bytes(picture.data)
+        rows.append((path.name, picture.label, stem))
+    with (folder / "labels.csv").open("w", newline="") as out:
+        csv.writer(out).writerows([("path", "label", "part"), *rows])
+    return by_stem
+
+
+def _run(command: Sequence[str], timeout_seconds: float) -> str:
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=timeout_seconds,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise BundleError(
+            f"replay was not done after {timeout_seconds:.0f} s: give it more time, or look at the model's speed"
+        ) from error
+    if done.returncode != 0:
+        raise BundleError(f"replay of the bundle ended with exit code {done.returncode}: {done.stderr.strip()[-_TAIL:]}")
+    return done.stdout
+
+
+def _parse(output: str) -> list[Verdict]:
+    try:
+        return [Verdict.parse(line) for line in output.splitlines() if line.strip()]
+    except ValidationError as error:
+        raise BundleError(f"replay printed a line that is no verdict: {error}") from error
+
+
+def _pair(verdicts: Sequence[Verdict], by_stem: dict[str, GoldenPicture]) -> list[tuple[Verdict, str]]:
+    named = [Path(v.part).stem for v in verdicts]  # the agent names a part by its file
+    if sorted(named) != sorted(by_stem):
+        missing, extra = sorted(by_stem.keys() - set(named)), sorted(set(named) - by_stem.keys())
+        raise BundleError(
+            f"replay gave {len(named)} verdicts for {len(by_stem)} pictures "
+            f"(without a verdict: {missing[:3]}, not asked for: {extra[:3]}): the bundle cannot be judged by them"
+        )
+    asked = [by_stem[name] for name in named]
+    return [(v.model_copy(update={"part": p.part}), p.label) for v, p in zip(verdicts, asked, strict=True)]
+
+
+def replay(
+    bundle: bytes,
+    pictures: Sequence[GoldenPicture],
+    *,
+    recipe: Recipe | None = None,
+    timeout_seconds: float = 900.0,
+    command: Sequence[str] = (sys.executable, "-m", "edge_agent", "replay"),
+) -> list[tuple[Verdict, str]]:
+    """Verdicts of ``bundle`` on ``pictures``, each with the true label and the physical part's name, ready to be scored.
+
+    ``recipe``: judge with this one instead of the bundle's own. Raises BundleError when the agent fails, takes longer than
+    ``timeout_seconds``, prints anything but verdicts, leaves a picture out, or answers with another bundle; IntegrityError
+    when one picture is handed in twice.
+    """
+    with tempfile.TemporaryDirectory(prefix="escapement-replay-") as name:
+        folder = Path(name, "pictures")
+        folder.mkdir()
+        packed = Path(name, "bundle.tar")
+        packed.write_bytes(bundle)
+        by_stem = _write(folder, pictures)
+        options = ["--json"]
+        if recipe is not None:
+            other = Path(name, "recipe.json")
+            other.write_bytes(recipe.canonical())
+            options += ["--recipe", str(other)]
+        verdicts = _parse(_run([*command, str(packed), str(folder), *options], timeout_seconds))
+    digest = sha256_hex(bundle)
+    if strange := {v.bundle_digest for v in verdicts} - {digest, None}:
+        raise BundleError(f"replay answered with another bundle ({strange}), asked for {digest}")
+    return _pair(verdicts, by_stem)

@@ -1,0 +1,78 @@
+"""Replay runs the agent on a bundle, and fails as a whole when anything is missing."""
+
+import sys
+
+import pytest
+
+from inspection.contracts import Decision
+from inspection.errors import BundleError, IntegrityError
+from inspection.release.replay import GoldenPicture, replay
+from inspection.release.scorecard import score
+from tests.release.making import recipe
+from tests.release.small_model import brightness_bundle, png
+
+PICTURES = [
+    GoldenPicture(png(0.1), "good", "p1"),
+    GoldenPicture(png(0.2), "good", "p2"),
+    GoldenPicture(png(0.9), "dent", "p2"),
+    GoldenPicture(png(0.5), "dent", "p3"),
+]
+
+
+def test_the_agent_judges_each_picture_with_this_bundle() -> None:
+    """Verdicts come back with truth and physical part; two pictures of one part stay one part."""
+    judged = replay(brightness_bundle(), PICTURES)
+    assert [(v.part, v.decision, label) for v, label in judged] == [
+        ("p1", Decision.OK, "good"),
+        ("p2", Decision.OK, "good"),
+        ("p2", Decision.NG, "dent"),
+        ("p3", Decision.INCONCLUSIVE, "dent"),
+    ]
+    card = score(judged, good_class="good")
+    assert (card.escape.count, card.escape.parts, card.overkill.parts) == (0, 2, 1)
+
+
+def test_another_recipe_moves_the_decisions() -> None:
+    """A recipe is released apart from the weights."""
+    judged = replay(brightness_bundle(), PICTURES, recipe=recipe(ng=0.99, inconclusive=0.95))
+    assert {v.decision for v, _ in judged} == {Decision.OK}
+
+
+def test_a_damaged_bundle_is_loud() -> None:
+    """The agent refuses it, and its words reach the caller."""
+    with pytest.raises(BundleError, match=r"exit code 1: .*tar"):
+        replay(b"not a bundle", PICTURES)
+
+
+def test_one_picture_twice_is_refused() -> None:
+    """A picture that counts twice would bend the intervals."""
+    with pytest.raises(IntegrityError, match="twice"):
+        replay(b"", [PICTURES[0], PICTURES[0]])
+
+
+@pytest.mark.parametrize(
+    ("program", "message"),
+    [
+        ("print()", "0 verdicts for 4 pictures"),
+        ("print('{}')", "no verdict"),
+        ("print('hello')", "no verdict"),
+        ("import time; time.sleep(60)", "not done after 2 s"),
+        ("import os; os.kill(os.getpid(), 9)", "exit code -9"),
+    ],
+)
+def test_an_agent_that_does_not_answer_fully_fails_the_replay(program: str, message: str) -> None:
+    """Silence, rubbish, hanging, dying: each is an error and none is a shorter list."""
+    with pytest.raises(BundleError, match=message):
+        replay(brightness_bundle(), PICTURES, command=[sys.executable, "-c", program], timeout_seconds=2)
+
+
+def test_answers_by_another_bundle_are_refused(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """An agent that runs something else cannot vouch for this bundle."""
+    other = tmp_path_factory.mktemp("other") / "bundle.tar"
+    other.write_bytes(brightness_bundle(recipe(ng=0.7)))
+    program = (
+        "import subprocess, sys; "
+        f"sys.exit(subprocess.call([sys.executable, '-m', 'edge_agent', 'replay', {str(other)!r}, *sys.argv[2:]]))"
+    )
+    with pytest.raises(BundleError, match="another bundle"):
+        replay(brightness_bundle(), PICTURES, command=[sys.executable, "-c", program])
