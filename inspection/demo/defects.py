@@ -28,7 +28,7 @@ class Severity:
 
 def _stroke(layers: Layers) -> int:
     """Width in pixels of a fine line, so that it looks alike at every picture size."""
-    return max(1, round(layers.size / 110))
+    return max(1, round(layers.size / 95))
 
 
 def _free_spot(rng: Rng, margin: float = 0.07) -> tuple[float, float]:
@@ -88,10 +88,11 @@ def dent(layers: Layers, rng: Rng, how: Severity) -> Mask:
     radius = how.size * rng.uniform(0.042, 0.075)
     mask = layers.blank()
     lid.draw_polygon(mask, _blob(rng, np.array(_free_spot(rng, 0.09)), radius, 0.12))
-    soft = cv2.GaussianBlur(mask, (0, 0), max(0.8, radius * layers.size * 0.33))
-    depth = 0.85 * radius * layers.size * how.contrast
+    blurred = cv2.GaussianBlur(mask, (0, 0), max(0.8, radius * layers.size * 0.33))
+    soft = np.maximum(np.asarray(blurred, np.float32) - 10, 0)  # no tail beyond the mask
+    depth = 0.9 * radius * layers.size * how.contrast
     layers.height -= soft * np.float32(depth / 255)
-    return np.where(soft > 12, soft, 0).astype(np.uint8)
+    return np.where(soft > 3, 255, 0).astype(np.uint8)
 
 
 def crack(layers: Layers, rng: Rng, how: Severity) -> Mask:
@@ -103,15 +104,15 @@ def crack(layers: Layers, rng: Rng, how: Severity) -> Mask:
     else:
         start, out = _edge_spot(rng)
         heading = float(np.arctan2(-out[1], -out[0]))
-    length = how.size * rng.uniform(0.15, 0.30)
+    length = how.size * rng.uniform(0.20, 0.36)
     mask = layers.blank()
-    path = _walk(rng, start, heading + rng.normal(0, 0.25), length, 0.42, 11)
+    path = _walk(rng, start, heading + rng.normal(0, 0.25), length, 0.36, 11)
     lid.draw_lines(mask, path, _stroke(layers))
     fork = path[int(rng.integers(4, 9))]
     lid.draw_lines(mask, _walk(rng, fork, heading + rng.choice([-0.8, 0.8]), 0.4 * length, 0.4, 5), 1)
     mask = np.where(lid.shape(layers.size).coverage > 0.5, mask, 0).astype(np.uint8)
-    layers.paint(mask, (0.035, 0.035, 0.04), min(1.0, 0.85 * how.contrast))
-    layers.height -= mask * np.float32(0.5 * how.contrast / 255)
+    layers.paint(mask, (0.015, 0.015, 0.02), min(1.0, how.contrast))
+    layers.height -= mask * np.float32(0.8 * how.contrast / 255)
     return mask
 
 
@@ -183,7 +184,7 @@ def burr(layers: Layers, rng: Rng, how: Severity) -> Mask:
 
 def gasket_gap(layers: Layers, rng: Rng, how: Severity) -> Mask:
     """The rubber seal is torn: bare groove over a short arc."""
-    middle, half = rng.uniform(0, 2 * np.pi), how.size * rng.uniform(0.20, 0.50)
+    middle, half = rng.uniform(0, 2 * np.pi), how.size * rng.uniform(0.30, 0.65)
     angles = np.linspace(middle - half, middle + half, 9)
     lean = rng.normal(0, 0.08, 2)
     inner = lid.SEAL_RADIUS - lid.SEAL_WIDTH * 0.62
@@ -193,7 +194,7 @@ def gasket_gap(layers: Layers, rng: Rng, how: Severity) -> Mask:
     mask = layers.blank()
     lid.draw_polygon(mask, points)
     mask = (mask * lid.shape(layers.size).seal).astype(np.uint8)
-    layers.paint(mask, (0.40, 0.41, 0.42), min(1.0, 0.8 * how.contrast))
+    layers.paint(mask, (0.52, 0.53, 0.54), min(1.0, 0.95 * how.contrast))
     layers.height -= mask * np.float32(1.5 / 255)
     return mask
 
