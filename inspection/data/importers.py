@@ -69,7 +69,7 @@ class ImportReport:
 def read_directory(directory: Path, good: str) -> list[Item]:
     """The pictures of a directory, sorted by name: rows of its ``labels.csv``, else one class per sub-folder.
 
-    ``labels.csv`` has the columns path and label, and may have split (train, val, test), group and part; others are ignored.
+    ``labels.csv`` has the columns path and label, and may have split (train, val, test), group and part; no others count.
     Sub-folders may be grouped by split first (``train/ok/1.png``). Without part, every file is a part; without group,
     every part is a group. Raises UsageError when ``good`` is no class, a file is missing, a path leads outside, or there
     is nothing to import.
@@ -172,7 +172,7 @@ class _Import:
                     group=item.group,
                     station=self.station,
                     source="import",
-                    fixed_split=item.split,
+                    fixed_split=item.split and item.split.value,
                 )
                 self.new += new
                 self.known += not new

@@ -7,7 +7,7 @@ Invariants: a blob is visible whole or not at all; a key that carries a SHA-256 
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -66,6 +66,14 @@ class Blobs:
         """Whether there is a blob at ``key`` (its bytes are not read)."""
         with self._own_errors(key):
             return bool(self._fs.isfile(self._path(key)))
+
+    def missing(self, folder: str, keys: Sequence[str]) -> list[str]:
+        """Those of ``keys`` (all in ``folder``) where there is no blob. A remote store is asked once, by a listing."""
+        if isinstance(self._fs, LocalFileSystem):
+            return [key for key in keys if not self.exists(key)]
+        with self._own_errors(folder):
+            held = {name.rpartition("/")[2] for name in self._fs.find(self._path(folder))}
+        return [key for key in keys if key.rpartition("/")[2] not in held]
 
     def delete(self, key: str) -> None:
         """Remove the blob at ``key``; none there is no error."""

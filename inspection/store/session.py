@@ -70,7 +70,7 @@ class Store:
 def insert_new(session: Session, row: type[Base], **values: Any) -> bool:
     """Insert a row unless a unique key holds it already; True when it is new. Keys are the mapped attribute names."""
     session.flush()
-    make = postgresql.insert if _is_postgresql(session) else sqlite.insert
+    make = postgresql.insert if is_postgresql(session) else sqlite.insert
     # By attribute, not by column name: `group` is kept in a column `group_key`.
     statement = make(row).values({getattr(row, name): value for name, value in values.items()})
     result = session.execute(statement.on_conflict_do_nothing())
@@ -79,11 +79,12 @@ def insert_new(session: Session, row: type[Base], **values: Any) -> bool:
 
 def exclusive(session: Session, name: str) -> None:
     """Until the end of this transaction no other one passes here with the same name (SQLite has one writer anyway)."""
-    if _is_postgresql(session):
+    if is_postgresql(session):
         session.execute(select(func.pg_advisory_xact_lock(zlib.crc32(name.encode()))))
 
 
-def _is_postgresql(session: Session) -> bool:
+def is_postgresql(session: Session) -> bool:
+    """Whether the session speaks to PostgreSQL, else to SQLite."""
     return session.get_bind().dialect.name == "postgresql"
 
 

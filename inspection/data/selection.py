@@ -1,0 +1,132 @@
+"""Selection: which pictures are worth an operator's time. Chosen by the latest verdict on each picture.
+
+Invariants: a picture is asked about once; the audit share is drawn at random from passed parts, whatever the model thinks
+of them, so that escapes can be estimated without bias; the same ``rng`` state gives the same choice.
+"""
+
+import math
+import random
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from inspection.contracts import ANY_DEFECT, Decision
+from inspection.data.labels import name_of
+from inspection.data.product import CollectPlan, Product
+from inspection.data.products import load_product
+from inspection.store.tables import LabelRow, PictureRow, TaskRow, VerdictRow
+
+PURPOSE = "label"
+AUDIT, DISAGREE, UNCERTAIN = "audit", "disagree", "uncertain"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A picture to ask about, why ("audit", "disagree" or "uncertain"), and the id of its latest verdict."""
+
+    picture: str
+    why: str
+    verdict: str
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    picture: str
+    verdict: str
+    decision: str
+    doubt: float  # the higher, the less certain the verdict
+
+
+def choose(session: Session, product: str | Product, *, budget: int, rng: random.Random) -> list[Choice]:
+    """Up to ``budget`` pictures, fewer when the plan's ``max_open_tasks`` unanswered questions are reached.
+
+    Shares of the budget by `CollectPlan`: passed parts at random (audit), NG and INCONCLUSIVE ones at random (disagree),
+    the rest by doubt. What one share cannot fill the most doubtful pictures get.
+    """
+    plan = load_product(session, name_of(product)).collect
+    room = min(budget, plan.max_open_tasks - open_tasks(session, product))
+    if room <= 0:
+        return []
+    candidates = _candidates(session, name_of(product))
+    taken: dict[str, Choice] = {}
+    for why, count, wanted in _portions(plan, room):
+        _draw(candidates, taken, why, count, rng, wanted)
+    doubtful = sorted(candidates, key=lambda c: (-c.doubt, c.picture))
+    rest = (c for c in doubtful if c.picture not in taken)
+    for candidate, _ in zip(rest, range(room - len(taken)), strict=False):
+        taken[candidate.picture] = Choice(candidate.picture, UNCERTAIN, candidate.verdict)
+    return list(taken.values())
+
+
+def open_tasks(session: Session, product: str | Product) -> int:
+    """How many questions about a product wait for an answer."""
+    waiting = (TaskRow.product == name_of(product), TaskRow.purpose == PURPOSE, TaskRow.answered_at.is_(None))
+    return session.scalar(select(func.count()).select_from(TaskRow).where(*waiting)) or 0
+
+
+def _portions(plan: CollectPlan, room: int) -> list[tuple[str, int, Callable[[_Candidate], bool]]]:
+    doubted = (Decision.NG, Decision.INCONCLUSIVE)
+    return [
+        (AUDIT, round(room * plan.audit_share), lambda c: c.decision == Decision.OK),
+        (DISAGREE, round(room * plan.disagree_share), lambda c: c.decision in doubted),
+    ]
+
+
+def _draw(
+    candidates: Sequence[_Candidate],
+    taken: dict[str, Choice],
+    why: str,
+    count: int,
+    rng: random.Random,
+    wanted: Callable[[_Candidate], bool],
+) -> None:
+    pool = [c for c in candidates if c.picture not in taken and wanted(c)]
+    for candidate in rng.sample(pool, min(count, len(pool))):
+        taken[candidate.picture] = Choice(candidate.picture, why, candidate.verdict)
+
+
+def _candidates(session: Session, product: str) -> list[_Candidate]:
+    """Stored pictures without a task or an answer, each with its latest verdict, by digest."""
+    asked = select(TaskRow.picture).where(TaskRow.product == product, TaskRow.purpose == PURPOSE)
+    answered = select(LabelRow.picture).where(LabelRow.product == product)
+    stored = select(PictureRow.sha256).where(PictureRow.product == product)
+    place = func.row_number().over(
+        partition_by=VerdictRow.picture, order_by=(VerdictRow.captured_at.desc(), VerdictRow.id.desc())
+    )
+    latest = (
+        select(VerdictRow.id, place.label("place"))
+        .where(VerdictRow.product == product, VerdictRow.picture.in_(stored))
+        .where(VerdictRow.picture.not_in(asked), VerdictRow.picture.not_in(answered))
+        .subquery()
+    )
+    wanted = select(VerdictRow)
+    rows = session.scalars(wanted.join(latest, latest.c.id == VerdictRow.id).where(latest.c.place == 1))
+    found = [
+        _Candidate(str(row.picture), row.id, row.decision, _doubt(row.decision, row.defect_score, row.body)) for row in rows
+    ]
+    return sorted(found, key=lambda c: c.picture)
+
+
+def _doubt(decision: str, defect_score: float | None, body: dict[str, Any]) -> float:
+    """INCONCLUSIVE and unscored pictures first (1 to 2); else 1 at a threshold, falling with the distance from it."""
+    scores: dict[str, float] = body.get("scores") or {}
+    if decision == Decision.INCONCLUSIVE or not scores:
+        return 1.0 + _entropy(scores.values())
+    bands: dict[str, dict[str, float]] = body.get("thresholds") or {}
+    distances = [
+        min(abs(score - band["inconclusive"]), abs(score - band["ng"]))
+        for name, band in bands.items()
+        if (score := defect_score if name == ANY_DEFECT else scores.get(name)) is not None
+    ]
+    return 1.0 - min(distances) if distances else _entropy(scores.values())
+
+
+def _entropy(scores: Iterable[float]) -> float:
+    """Entropy of class probabilities over its largest value, in [0, 1]."""
+    values = list(scores)
+    if len(values) < 2:
+        return 0.0
+    return -sum(p * math.log(p) for p in values if p > 0) / math.log(len(values))
