@@ -147,6 +147,9 @@ def run(state: Path, max_triggers: int | None, loop: bool, quiet: bool, **flags:
 
     Example: edge-agent run --state agent-state --camera folder:pictures --interval 0.5
     """
+    stop = threading.Event()
+    for number in (signals.SIGTERM, signals.SIGINT):
+        signals.signal(number, lambda *_: stop.set())
     from edge_agent import logs
     from edge_agent.agent import Agent, only_one
     from edge_agent.config import load_config
@@ -156,9 +159,6 @@ def run(state: Path, max_triggers: int | None, loop: bool, quiet: bool, **flags:
     config = load_config(state).overridden(**{named.get(k, k): v for k, v in flags.items()})
     if config.camera is None:
         raise UsageError("no camera is configured; give --camera folder:DIR or --camera opencv:0")
-    stop = threading.Event()
-    for number in (signals.SIGTERM, signals.SIGINT):
-        signals.signal(number, lambda *_: stop.set())
     with only_one(state):
         transport = make_transport(config.hub, config.enrolment.token, config.limits.http_timeout_seconds)
         agent = Agent(state, config, str(uuid.uuid4()), transport)

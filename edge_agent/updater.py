@@ -142,6 +142,8 @@ class Updater:
                 return
             self._made += 1
             self._failed += inspected.bundle_failed
+            if self._installed.starts_in_probation:
+                self._remember(starts_in_probation=0)  # this process lives: power cuts from now on blame nobody
             if self._failed > self._policy.probation_error_share * self._policy.probation_verdicts:
                 self._go_back(f"failed on {self._failed} of {self._made} frames in probation")
             elif self._made >= self._policy.probation_verdicts:
@@ -163,10 +165,12 @@ class Updater:
             self._remember(trying=None, tries=0)
         if not installed.probation or installed.current is None:
             return
-        if installed.starts_in_probation >= self._policy.probation_starts:
-            self._go_back(f"this process died {installed.starts_in_probation} times in probation")
-        else:
+        if installed.starts_in_probation < self._policy.probation_starts:
             self._remember(starts_in_probation=installed.starts_in_probation + 1)
+        elif installed.previous is not None:
+            self._go_back(f"this process died {installed.starts_in_probation} times in probation without a verdict")
+        else:  # nothing to go back to: HOLD, and the poll fetches and self-tests it once more; never a dead end
+            self._forget_broken(installed.current)
 
     def _try_slot(self, slot: Slot) -> bool:
         """Activate a slot from disk; False (and HOLD in its mode, if that is signed) when it is broken."""

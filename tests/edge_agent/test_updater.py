@@ -221,6 +221,30 @@ def test_dying_in_probation_goes_back(device: Device) -> None:
     assert "died" in device.updater.refused[0]
 
 
+def test_power_cuts_do_not_blame_a_bundle_that_judges(device: Device) -> None:
+    """A process that made a verdict was alive: however often the power goes, the bundle stays."""
+    device.limits = {"probation_verdicts": 1000}
+    device.hub.assign(1, ONE)
+    device.boot().polled()
+    device.hub.assign(2, TWO, version=2)
+    device.polled()
+    for _ in range(10):
+        device.inspect()
+        device.boot()
+    assert device.runs == sha256_hex(TWO)
+
+
+def test_the_first_bundle_is_never_a_dead_end(device: Device) -> None:
+    """Dying before a verdict with nothing to go back to: HOLD, then fetched and self-tested again."""
+    device.hub.assign(1, ONE)
+    device.polled()
+    for _ in range(3):
+        device.boot()
+    assert device.runs is None
+    assert device.updater.refused == []
+    assert device.polled().runs == sha256_hex(ONE)
+
+
 def test_dying_in_the_self_test_is_not_repeated_for_ever(device: Device) -> None:
     """A model that takes the process down is tried twice."""
 
