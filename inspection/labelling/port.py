@@ -150,7 +150,7 @@ class LabelStudio(Protocol):
         ...
 
     def changes(self, project_id: int, since: datetime | None) -> Changes:
-        """All tasks whose server stamp is later than ``since`` (None: all tasks)."""
+        """All tasks whose server stamp is later than ``since``; without one, all that hold an answer."""
         ...
 
     def read_tasks(self, project_id: int, task_ids: Sequence[int]) -> list[StudioTask]:

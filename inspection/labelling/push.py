@@ -36,7 +36,7 @@ LABEL = "label"
 """The purpose of an ordinary question; a study asks about the same picture again under a purpose of its own."""
 
 _CREATE_AT_ONCE = 100
-_LEASE_SECONDS = 120.0
+_LEASE_SECONDS = 60.0
 _DIGEST_SHOWN = 12
 
 

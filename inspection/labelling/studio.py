@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import httpx
-from pydantic import AwareDatetime, BaseModel, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from inspection.errors import LabelError, ServerError, UsageError
 from inspection.labelling.port import (
@@ -27,11 +27,11 @@ from inspection.labelling.port import (
     StudioTask,
     TaskState,
 )
+from inspection.labelling.wire import CountsPage, Imported, Page, Project, ProjectPage, Row, Task, TaskPage, User
 
 __all__ = ["LabelStudio", "SdkStudio", "connect"]
 
 _T = TypeVar("_T")
-_R = TypeVar("_R", "_Project", "_ProjectCounts")
 _PAGE = 500
 _CREATE_AT_ONCE = 500
 _FIND_AT_ONCE = 100  # keys of 70 characters each: the query stays below the 64 KiB a request line may have
@@ -88,7 +88,7 @@ class SdkStudio:
 
     def whoami(self) -> str:
         """E-mail address of the token's owner."""
-        return self._get("api/current-user/whoami", _User).email
+        return self._get("api/current-user/whoami", User).email
 
     # projects and tabs
 
@@ -98,7 +98,7 @@ class SdkStudio:
         page = 1
         while True:
             query = {"page": page, "page_size": 100, "include": _PROJECT_FIELDS, "filter": "all"}
-            answer = self._get("api/projects/", _ProjectPage, query)
+            answer = self._get("api/projects/", ProjectPage, query)
             found += [p.record() for p in answer.results]
             if len(found) >= answer.count or not answer.results:
                 return found
@@ -106,16 +106,16 @@ class SdkStudio:
 
     def project(self, project_id: int) -> StudioProject:
         """One project."""
-        return self._one_project(project_id, _PROJECT_FIELDS, _ProjectPage).record()
+        return self._one_project(project_id, _PROJECT_FIELDS, ProjectPage).record()
 
     def create_project(self, title: str, description: str, config: str, settings: Mapping[str, Any]) -> StudioProject:
         """Make a project."""
         body = {"title": title, "description": description, "label_config": config, **settings}
-        return self._write("POST", "api/projects/", _Project, body).record()
+        return self._write("POST", "api/projects/", Project, body).record()
 
     def change_project(self, project_id: int, **fields: Any) -> StudioProject:
         """Change fields of a project."""
-        return self._write("PATCH", f"api/projects/{project_id}/", _Project, fields).record()
+        return self._write("PATCH", f"api/projects/{project_id}/", Project, fields).record()
 
     def delete_project(self, project_id: int) -> None:
         """Delete a project with everything in it."""
@@ -138,7 +138,7 @@ class SdkStudio:
         for part in _parts(tasks, _CREATE_AT_ONCE):
             body = [{"data": t.data, "predictions": [t.prediction] if t.prediction else []} for t in part]
             path = f"api/projects/{project_id}/import?return_task_ids=true"
-            made = self._write("POST", path, _Imported, body).task_ids
+            made = self._write("POST", path, Imported, body).task_ids
             if len(made) != len(part):
                 raise ServerError(f"Label Studio at {self._url} made {len(made)} tasks of {len(part)}: run this again")
             ids += made
@@ -159,11 +159,14 @@ class SdkStudio:
         self._request("DELETE", f"api/tasks/{task_id}/", missing_ok=True)
 
     def changes(self, project_id: int, since: datetime | None) -> Changes:
-        """All tasks whose server stamp is later than ``since``."""
-        items = [] if since is None else [_filter("updated_at", "greater", "Datetime", _stamp(since))]
+        """All tasks whose server stamp is later than ``since``; without one, all that hold an answer."""
+        if since is None:
+            newest = self._newest(project_id)
+            answered = self._pages(project_id, [_filter("total_annotations", "greater", "Number", 0)], full=True)
+            return Changes(tasks=tuple(self._task(t) for page in answered for t in page.tasks), newest=newest)
         tasks: list[StudioTask] = []
-        newest: datetime | None = None
-        for number, page in enumerate(self._pages(project_id, items, full=True)):
+        newest = None
+        for number, page in enumerate(self._pages(project_id, [_after(since)], full=True)):
             tasks += [self._task(t) for t in page.tasks]
             if number == 0 and page.tasks:
                 # One page was read at one moment; of several, all that was stamped before the first was read.
@@ -188,10 +191,10 @@ class SdkStudio:
     def counts(self, project_id: int) -> Counts:
         """Tasks and answers of the whole project."""
         fields = "id,created_at,task_number,total_annotations_number"
-        row = self._one_project(project_id, fields, _CountsPage)
+        row = self._one_project(project_id, fields, CountsPage)
         return Counts(tasks=row.task_number, answers=row.total_annotations_number, created_at=row.created_at)
 
-    def _one_project(self, project_id: int, fields: str, kind: type["_Page[_R]"]) -> "_R":
+    def _one_project(self, project_id: int, fields: str, kind: type[Page[Row]]) -> Row:
         """One row of the list of projects: with `fields` it costs a sixth of the project's own address at 100,000 tasks."""
         rows = self._get("api/projects/", kind, {"ids": str(project_id), "include": fields, "filter": "all"}).results
         for row in rows:
@@ -201,16 +204,16 @@ class SdkStudio:
 
     def _newest(self, project_id: int) -> datetime | None:
         query = {"project": project_id, "page": 1, "page_size": 1, "query": _query([], "-tasks:updated_at")}
-        tasks = self._get("api/tasks/", _TaskPage, query).tasks
+        tasks = self._get("api/tasks/", TaskPage, query).tasks
         return tasks[0].updated_at if tasks else None
 
-    def _pages(self, project_id: int, items: list[dict[str, Any]], *, full: bool) -> Iterator["_TaskPage"]:
+    def _pages(self, project_id: int, items: list[dict[str, Any]], *, full: bool) -> Iterator[TaskPage]:
         """Pages in the order of ids, each asked for by "id greater than the last one" instead of by page number."""
         last: int | None = None
         while True:
             after = [] if last is None else [_filter("id", "greater", "Number", last)]
             query = {"project": project_id, "page": 1, "page_size": _PAGE, "query": _query(items + after, "tasks:id")}
-            page = self._get("api/tasks/", _TaskPage, query | ({"fields": "all"} if full else {}))
+            page = self._get("api/tasks/", TaskPage, query | ({"fields": "all"} if full else {}))
             if not page.tasks and page.total:
                 raise ServerError(f"Label Studio at {self._url} says {page.total} tasks and sends none: run this again")
             yield page
@@ -218,7 +221,7 @@ class SdkStudio:
                 return
             last = page.tasks[-1].id
 
-    def _task(self, task: "_Task") -> StudioTask:
+    def _task(self, task: Task) -> StudioTask:
         annotations = tuple(
             StudioAnnotation(
                 id=a.id,
@@ -237,7 +240,7 @@ class SdkStudio:
         if user is None:
             return "unknown"
         if user not in self._emails:
-            self._emails |= {u.id: u.email for u in self._get("api/users/", list[_User])}
+            self._emails |= {u.id: u.email for u in self._get("api/users/", list[User])}
         return self._emails.setdefault(user, f"user {user}")
 
     # requests
@@ -300,80 +303,6 @@ class SdkStudio:
         return ServerError(f"Label Studio at {self._url} answers {path.partition('?')[0]} with status {status}: {said}")
 
 
-class _User(BaseModel):
-    id: int
-    email: str
-
-
-class _Project(BaseModel):
-    id: int
-    title: str
-    description: str | None = ""
-    label_config: str | None = ""
-    created_at: AwareDatetime
-
-    def record(self) -> StudioProject:
-        return StudioProject(
-            id=self.id,
-            title=self.title,
-            description=self.description or "",
-            config=self.label_config or "",
-            created_at=self.created_at,
-        )
-
-
-class _Imported(BaseModel):
-    task_ids: list[int]
-
-
-class _ProjectCounts(BaseModel):
-    id: int
-    created_at: AwareDatetime
-    task_number: int
-    total_annotations_number: int
-
-
-class _Page(BaseModel, Generic[_R]):
-    count: int
-    results: list[_R]
-
-
-_ProjectPage = _Page[_Project]
-_CountsPage = _Page[_ProjectCounts]
-
-
-class _Annotation(BaseModel):
-    id: int
-    result: list[dict[str, Any]]
-    was_cancelled: bool
-    completed_by: int | None
-    created_at: AwareDatetime
-    updated_at: AwareDatetime
-
-
-class _Task(BaseModel):
-    id: int
-    data: dict[str, Any]
-    updated_at: AwareDatetime
-    total_annotations: int
-    cancelled_annotations: int
-    annotations: list[_Annotation] = []
-
-    def state(self) -> TaskState:
-        key = self.data.get(KEY_FIELD)
-        return TaskState(
-            id=self.id,
-            key=key if isinstance(key, str) else None,
-            answers=self.total_annotations,
-            cancelled=self.cancelled_annotations,
-        )
-
-
-class _TaskPage(BaseModel):
-    tasks: list[_Task]
-    total: int
-
-
 def _token_refused(url: str, said: Any) -> UsageError:
     return UsageError(
         f"Label Studio at {url} does not accept the token: check label_studio_token (or, for a legacy token, that "
@@ -390,8 +319,8 @@ def _query(items: list[dict[str, Any]], order: str) -> str:
     return json.dumps({**filters, "ordering": [order]})
 
 
-def _stamp(when: datetime) -> str:
-    return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+def _after(when: datetime) -> dict[str, Any]:
+    return _filter("updated_at", "greater", "Datetime", when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"))
 
 
 def _parts(items: Sequence[_T], size: int) -> Iterable[Sequence[_T]]:

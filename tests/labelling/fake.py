@@ -151,8 +151,12 @@ class FakeStudio:
 
     def changes(self, project_id: int, since: datetime | None) -> Changes:
         self._enter("changes")
-        tasks = [t for t in self._of(project_id) if since is None or t.updated_at > since]
-        return Changes(tasks=tuple(tasks), newest=max((t.updated_at for t in tasks), default=None))
+        there = self._of(project_id)
+        if since is None:
+            answered = tuple(t for t in there if any(not a.cancelled for a in t.annotations))
+            return Changes(tasks=answered, newest=max((t.updated_at for t in there), default=None))
+        tasks = tuple(t for t in there if t.updated_at > since)
+        return Changes(tasks=tasks, newest=max((t.updated_at for t in tasks), default=None))
 
     def read_tasks(self, project_id: int, task_ids: Sequence[int]) -> list[StudioTask]:
         self._enter("read_tasks")

@@ -8,7 +8,7 @@ import httpx
 from inspection.data.product import Product
 from inspection.store.session import Store
 from inspection.store.tables import PictureRow
-from tests.labelling.conftest import RunningServer
+from tests.labelling.live import RunningServer
 
 
 def choice(name: str) -> dict[str, Any]:

@@ -169,6 +169,7 @@ def test_an_answer_taken_back_is_retracted(line: Line, how: str) -> None:
 
 def test_skipped_tasks_are_counted_not_labelled(line: Line) -> None:
     """A cancelled annotation is no answer."""
+    line.pull()
     line.studio.annotate(line.tasks[0], [choice("dent")], cancelled=True)
     report = line.pull()
     assert (report.merged.skipped, report.merged.answered, line.labels()) == (1, 0, {})

@@ -15,8 +15,9 @@ from inspection.labelling.interface import labelling_config
 from inspection.labelling.port import KEY_FIELD, LabelStudio, NewTask
 from inspection.labelling.project import ensure_project
 from inspection.labelling.studio import SdkStudio, connect
-from tests.labelling.conftest import RunningServer, free_port, make_product
+from tests.labelling.conftest import make_product
 from tests.labelling.helpers import answer, choice
+from tests.labelling.live import RunningServer, free_port
 
 pytestmark = pytest.mark.service
 

@@ -1,0 +1,202 @@
+"""Promises of the push, against a fake server and a real store."""
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+
+from inspection.contracts import Box, Decision, Verdict
+from inspection.data.product import Product
+from inspection.data.products import save_product
+from inspection.errors import MissingPictureError, ServerError
+from inspection.labelling.port import NewTask
+from inspection.labelling.project import ensure_project
+from inspection.labelling.push import PushReport, push_tasks
+from inspection.store.session import Store
+from inspection.store.tables import TaskRow, VerdictRow
+from tests.labelling.fake import FakeStudio
+from tests.labelling.helpers import add_pictures, choice
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What selection hands over."""
+
+    picture: str
+    why: str = "uncertain"
+    verdict: str | None = None
+
+
+@dataclass
+class Desk:
+    """A store, a server, a product, pictures to ask about."""
+
+    store: Store
+    studio: FakeStudio
+    product: Product
+    project: int
+    pictures: list[str]
+
+    def push(self, *chosen: Chosen, studio: FakeStudio | None = None) -> PushReport:
+        wanted = chosen or tuple(Chosen(p) for p in self.pictures)
+        link = "http://hub/p/{}-mac".format
+        return push_tasks(self.store, studio or self.studio, self.product, self.project, wanted, link)
+
+    def ids(self) -> list[int | None]:
+        """Label Studio ids of the task rows."""
+        with self.store.begin() as session:
+            return list(session.scalars(select(TaskRow.label_studio_id).order_by(TaskRow.id)))
+
+    def shown(self) -> list[str]:
+        """Keys of the server's tasks."""
+        return sorted(str(t.key) for _, t in self.studio.tasks.values())
+
+
+@pytest.fixture
+def desk(tmp_path: Path, fake_studio: FakeStudio, product: Product) -> Iterator[Desk]:
+    """Five pictures, no task yet."""
+    with Store.open(f"sqlite:///{tmp_path / 'a.db'}", f"file://{tmp_path / 'blobs'}") as store:
+        with store.begin() as session:
+            save_product(session, product)
+        pictures = add_pictures(store, product, 5)
+        yield Desk(store, fake_studio, product, ensure_project(fake_studio, product), pictures)
+
+
+def test_one_picture_is_one_task_however_often(desk: Desk) -> None:
+    """The second run finds nothing to do."""
+    assert desk.push() == PushReport(created=5, adopted=0, already=0, doubles_removed=0)
+    assert desk.push() == PushReport(created=0, adopted=0, already=5, doubles_removed=0)
+    assert desk.shown() == sorted(f"label/{p}" for p in desk.pictures)
+    assert sorted(i for i in desk.ids() if i) == sorted(desk.studio.tasks)
+
+
+def test_one_picture_is_one_task_from_two_threads(desk: Desk) -> None:
+    """Two flows at the same moment."""
+    reports: list[PushReport] = []
+    threads = [threading.Thread(target=lambda: reports.append(desk.push())) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert sorted(r.created for r in reports) == [0, 5]
+    assert desk.shown() == sorted(f"label/{p}" for p in desk.pictures)
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_run_that_dies_is_finished_by_the_next(desk: Desk, late: bool) -> None:
+    """Before the tasks were made, or after, before we wrote down their ids."""
+    desk.studio.fail_on, desk.studio.late = "create_tasks", late
+    with pytest.raises(ServerError):
+        desk.push()
+    assert desk.ids() == [None] * 5
+    report = desk.push(Chosen(desk.pictures[0]))
+    assert (report.created, report.adopted) == ((0, 5) if late else (5, 0))
+    assert desk.shown() == sorted(f"label/{p}" for p in desk.pictures)
+    assert None not in desk.ids()
+
+
+def test_doubles_left_by_a_lost_answer_are_removed(desk: Desk) -> None:
+    """The oldest stays, or the one that was answered already."""
+    desk.studio.fail_on, desk.studio.late = "create_tasks", True
+    with pytest.raises(ServerError):
+        desk.push()
+    first = sorted(desk.studio.tasks)
+    data = {i: desk.studio.tasks[i][1].data for i in first}
+    doubles = desk.studio.create_tasks(desk.project, [NewTask(data=data[i]) for i in first[:2]])
+    desk.studio.annotate(doubles[0], [choice("good")])
+    report = desk.push()
+    assert (report.adopted, report.doubles_removed) == (5, 2)
+    assert sorted(desk.studio.tasks) == sorted([doubles[0], *first[1:]])
+
+
+def test_a_replaced_project_is_asked_again_but_for_what_was_answered(desk: Desk) -> None:
+    """The old project is gone with its open tasks; ids count from 1 again."""
+    desk.push()
+    with desk.store.begin() as session:
+        session.scalars(select(TaskRow).order_by(TaskRow.id)).all()[0].answered_at = datetime.now(UTC)
+    fresh = FakeStudio(datetime(2027, 1, 1, tzinfo=UTC))
+    desk.project = ensure_project(fresh, desk.product)
+    assert desk.push(Chosen(desk.pictures[4]), studio=fresh).created == 4
+    assert {i for i in desk.ids() if i} == set(fresh.tasks)
+
+
+def test_an_unknown_picture_stops_everything_before_it_starts(desk: Desk) -> None:
+    """Nothing is reserved, nothing created."""
+    with pytest.raises(MissingPictureError):
+        desk.push(Chosen(desk.pictures[0]), Chosen("f" * 64))
+    assert (desk.ids(), desk.studio.tasks) == ([], {})
+
+
+def add_verdict(desk: Desk, decision: Decision, defect: str | None, scores: dict[str, float], *boxes: Box) -> None:
+    """A verdict about the first picture."""
+    verdict = Verdict(
+        id="v1",
+        device="cam1",
+        boot="b",
+        sequence=1,
+        station="line-1",
+        product=desk.product.name,
+        part="P0",
+        captured_at=datetime(2026, 2, 3, 4, 5, 6, tzinfo=UTC),
+        decision=decision,
+        defect_class=defect,
+        scores=scores,
+        regions=list(boxes),
+        bundle_digest="ab" * 32,
+        agent_version="1",
+    )
+    columns = {"decision": decision.value, "mode": "judge", "sha256": verdict.digest, "part": "P0"}
+    with desk.store.begin() as session:
+        session.add(
+            VerdictRow(
+                id="v1",
+                device="cam1",
+                boot="b",
+                sequence=1,
+                station="line-1",
+                product=desk.product.name,
+                captured_at=verdict.captured_at,
+                body=verdict.model_dump(mode="json"),
+                **columns,
+            )
+        )
+
+
+def test_an_operator_finds_the_model_s_class_and_boxes_filled_in(desk: Desk) -> None:
+    """Boxes in percent of 200 x 100 pixels, cut at the edge; boxes of unknown classes are left out."""
+    boxes = (
+        Box(x=20, y=10, width=40, height=20, label="dent"),
+        Box(x=150, y=50, width=100, height=100, label="scratch"),
+        Box(x=1, y=1, width=5, height=5, label="anomaly"),
+        Box(x=300, y=1, width=5, height=5, label="dent"),
+    )
+    add_verdict(desk, Decision.NG, "dent", {"good": 0.1, "dent": 0.8, "scratch": 0.1}, *boxes)
+    desk.push(Chosen(desk.pictures[0], "disagree", "v1"))
+    (task_id,) = desk.studio.tasks
+    data, prediction = desk.studio.tasks[task_id][1].data, desk.studio.predictions[task_id]
+    assert prediction is not None
+    assert (prediction["model_version"], prediction["score"]) == ("abababababab", 0.8)
+    answer, *drawn = prediction["result"]
+    assert answer == choice("dent")
+    assert [[d["value"][k] for k in ("x", "y", "width", "height", "rectanglelabels")] for d in drawn] == [
+        [10, 10, 20, 20, ["dent"]],
+        [75, 50, 25, 50, ["scratch"]],
+    ]
+    assert data["image"] == f"http://hub/p/{desk.pictures[0]}-mac"
+    assert data["about"] == (
+        "Part P0 | station line-1 | asked: disagree | model: NG, dent 0.80 | captured 2026-02-03 04:05:06 UTC"
+    )
+
+
+def test_a_passed_part_is_filled_in_as_good_and_a_failed_capture_not_at_all(desk: Desk) -> None:
+    """OK names the good class; ERROR names nothing."""
+    add_verdict(desk, Decision.OK, None, {"good": 0.9, "dent": 0.1, "scratch": 0.0})
+    desk.push(Chosen(desk.pictures[0], "audit", "v1"), Chosen(desk.pictures[1], "import"))
+    with_verdict, without = (desk.studio.predictions[i] for i in sorted(desk.studio.tasks))
+    assert with_verdict is not None
+    assert with_verdict["result"] == [choice("good")]
+    assert without is None
