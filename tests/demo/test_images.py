@@ -144,6 +144,7 @@ def test_a_file_becomes_what_a_camera_delivers(tmp_path: Path) -> None:
 
 
 @pytest.mark.real_data
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "good"), [("elpv", "functional"), ("deeppcb_crops", "ok"), ("deeppcb_boards", "ok")])
 def test_the_real_sets_feed_a_line(real_data: Path, name: str, good: str) -> None:
     """Every set has all four phases, disjoint by group, and enough defective parts to measure."""
