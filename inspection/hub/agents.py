@@ -14,7 +14,7 @@ from inspection.contracts import Enrolment, Report
 from inspection.contracts.base import Name
 from inspection.hub import ingest
 from inspection.hub.auth import DeviceDep, address_of, refuse_if_throttled, same_secret, token_digest
-from inspection.hub.state import Hub, HubDep
+from inspection.hub.state import Hub, HubDep, in_turn
 from inspection.hub.uploads import announced_length, read_body
 from inspection.store.tables import AssignmentRow, BundleRow, DeviceRow, StationRow, utc_now
 
@@ -74,7 +74,7 @@ async def enrol(request: Request, hub: HubDep) -> Response:
     if not same_secret(asked.code, hub.settings.secrets.enrolment_code.get_secret_value()):
         hub.wrong_codes.note_wrong(address)
         raise HTTPException(403, "wrong enrolment code: `inspection up` prints the right one")
-    enrolment = await run_in_threadpool(_enrol, hub, asked)
+    enrolment = await in_turn(hub.writing, _enrol, hub, asked)
     return _contract(enrolment.canonical())
 
 
@@ -107,7 +107,7 @@ async def post_verdicts(request: Request, hub: HubDep, caller: DeviceDep) -> Res
     length = announced_length(request, limit_bytes=MAX_VERDICTS_BYTES)
     with hub.budget.hold(length):
         body = await read_body(request, length)
-        receipts = await run_in_threadpool(ingest.receive_verdicts, hub, caller, body)
+        receipts = await in_turn(hub.writing, ingest.receive_verdicts, hub, caller, body)
     return _contract(b"[" + b",".join(receipt.canonical() for receipt in receipts) + b"]")
 
 
@@ -120,7 +120,7 @@ async def put_picture(
     owner = await run_in_threadpool(ingest.find_verdict, hub, caller, verdict, sha256)
     with hub.budget.hold(length):
         data = await read_body(request, length)
-        receipt = await run_in_threadpool(ingest.receive_picture, hub, owner, sha256, why.value, data)
+        receipt = await in_turn(hub.decoding, ingest.receive_picture, hub, owner, sha256, why.value, data)
     return _contract(receipt.canonical())
 
 
@@ -150,7 +150,7 @@ async def post_report(request: Request, hub: HubDep, caller: DeviceDep) -> Respo
         raise HTTPException(422, f"not a report: {'/'.join(map(str, first['loc']))}: {first['msg']}") from None
     if report.device != caller.device:
         raise HTTPException(403, f"this report names device {report.device}, the token belongs to {caller.device}")
-    await run_in_threadpool(_keep_report, hub, report)
+    await in_turn(hub.writing, _keep_report, hub, report)
     return Response(status_code=204)
 
 

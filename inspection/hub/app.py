@@ -21,7 +21,10 @@ def create_app(settings: Settings, store: Store) -> FastAPI:
     Reads the public keys (and makes a key pair in ``settings.keys`` the first time). Raises BundleError when the keys
     cannot be read.
     """
-    hub = Hub(settings, store, trust=trust_root(load_or_create_keys(settings.keys)))
+    trust = trust_root(load_or_create_keys(settings.keys))
+    hub = Hub(settings, store, trust)
+    if store.engine.dialect.name == "sqlite":
+        hub.writing.total_tokens = 1  # it has one writer: waiting here is fair, waiting there is sleeping and trying again
 
     # No generated documentation pages: they would load scripts from elsewhere.
     app = FastAPI(title="Escapement hub", docs_url=None, redoc_url=None, openapi_url=None)

@@ -6,6 +6,7 @@ from typing import Annotated
 import cv2
 from fastapi import APIRouter, HTTPException, Path, Query, Request, Response
 from fastapi.responses import HTMLResponse
+from starlette.concurrency import run_in_threadpool
 
 from inspection.data.pictures import decode_bgr
 from inspection.hub.auth import PersonDep
@@ -13,7 +14,7 @@ from inspection.hub.console import read_console
 from inspection.hub.links import mac_is_right
 from inspection.hub.pages import page
 from inspection.hub.passport import read_passport
-from inspection.hub.state import Hub, HubDep
+from inspection.hub.state import Hub, HubDep, in_turn
 from inspection.store.tables import PictureRow
 
 THUMB_PIXELS = 320
@@ -36,7 +37,7 @@ class Size(StrEnum):
 
 
 @router.get("/p/{link}")
-def picture(
+async def picture(
     request: Request,
     hub: HubDep,
     link: Annotated[str, Path(pattern=r"^[0-9a-f]{64}-[0-9a-f]{64}$")],
@@ -44,15 +45,16 @@ def picture(
 ) -> Response:
     """A picture for whoever holds its link. A wrong link and a picture that is not kept look the same: 404."""
     sha256, _, mac = link.partition("-")
-    kept = _find_picture(hub, sha256) if mac_is_right(hub.settings, sha256, mac) else None
+    right = mac_is_right(hub.settings, sha256, mac)
+    kept = await run_in_threadpool(_find_picture, hub, sha256) if right else None
     if kept is None:
         raise HTTPException(404, "no such picture")
     headers = _FOR_EVER | {"ETag": f'"{sha256}-{size}"'}
     if headers["ETag"] in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
-    data = hub.store.blobs.get(f"pictures/{sha256}")
+    data = await run_in_threadpool(hub.store.blobs.get, f"pictures/{sha256}")
     if size is Size.THUMB:
-        return Response(_thumb(data), media_type="image/jpeg", headers=headers)
+        return Response(await in_turn(hub.decoding, _thumb, data), media_type="image/jpeg", headers=headers)
     return Response(data, media_type=kept.media_type, headers=headers)
 
 
