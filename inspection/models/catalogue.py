@@ -7,6 +7,7 @@ A name is timm's, with options after a question mark where the weights need them
 
 import difflib
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -174,7 +175,10 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # Advice to torch's developers about a pickle it then refuses to read: the refusal is what we report.
+            warnings.filterwarnings("ignore", message="Detected pickle protocol", category=UserWarning)
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise UsageError(f"no weights at {path}: pass an existing file, `hub` or `none`") from error
     except (OSError, RuntimeError, EOFError, SafetensorError, pickle.UnpicklingError) as error:

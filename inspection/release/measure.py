@@ -110,15 +110,16 @@ def _summary(times: NDArray[np.float64]) -> Latency:
     return Latency(float(p50), float(p99), float(times.min()), len(times))
 
 
-def session_of(path: Path, threads: int = 1) -> onnxruntime.InferenceSession:
-    """An ONNX Runtime session on the CPU with ``threads`` threads. Raises BundleError when the file does not load."""
+def session_of(path: Path | bytes, threads: int = 1) -> onnxruntime.InferenceSession:
+    """An ONNX Runtime session on the CPU, from a file or its bytes. Raises BundleError when it does not load."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     try:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except _UNLOADABLE as error:
-        raise BundleError(f"{path} is not a model ONNX Runtime can load: {error}") from error
+        what = path if isinstance(path, Path) else "what was given"
+        raise BundleError(f"{what} is not a model ONNX Runtime can load: {error}") from error
 
 
 def scores_of(path: Path, frames: Iterable[NDArray[np.uint8]], *, threads: int = 1) -> NDArray[np.float32]:

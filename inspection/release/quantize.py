@@ -5,12 +5,13 @@ and the head behind the backbone stay in float32; weights are per channel int8, 
 x86 and ARM kernel of ONNX Runtime is written for). The caller decides whether the result is good enough to ship.
 """
 
+import io
 import itertools
 import logging
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ from onnxruntime import quantization as ort_quantization
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from inspection.errors import UsageError
+from inspection.release.measure import session_of
 
 Calibration = Literal["minmax", "entropy", "percentile"]
 _METHODS = {
@@ -56,7 +58,7 @@ def quantize_int8(
         ort_quantization.quantize_static(
             str(prepared),
             str(written),
-            _Frames(itertools.chain([first], frames)),
+            _Frames(_at_working_size(float_path, itertools.chain([first], frames))),
             quant_format=ort_quantization.QuantFormat.QDQ,
             per_channel=True,
             reduce_range=reduce_range,
@@ -68,6 +70,19 @@ def quantize_int8(
         )
         onnx.checker.check_model(str(written))
         shutil.move(written, out_path)
+
+
+def _at_working_size(path: Path, frames: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
+    """Frames after the model's own resize, rounded to uint8 ``[1, h, w, 3]``.
+
+    The histogram calibrators stack every tensor of every frame: all must have one size, and better a small one.
+    """
+    model = onnx.load(path)
+    resized = next(n for n in model.graph.node if n.op_type == "Resize").output[0]
+    session = session_of(onnx.utils.Extractor(model).extract_model(["frame"], [resized]).SerializeToString())
+    for frame in frames:
+        planes = session.run(None, {"frame": frame})[0]
+        yield np.ascontiguousarray(planes.round().clip(0, 255).astype(np.uint8).transpose(0, 2, 3, 1))
 
 
 class _Frames(ort_quantization.CalibrationDataReader):  # type: ignore[misc]  # onnxruntime ships no types
@@ -111,6 +126,7 @@ def _quiet() -> Iterator[None]:
     before = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        yield
+        with redirect_stdout(io.StringIO()):  # the histogram calibrators print their progress
+            yield
     finally:
         logger.setLevel(before)

@@ -126,6 +126,8 @@ def _quiet() -> Iterator[None]:
         with warnings.catch_warnings():
             # Pictures are cached decoded: loading in the training process is measured to be fast enough.
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+            # A teacher is in evaluation mode on purpose.
+            warnings.filterwarnings("ignore", message=".*module\\(s\\) in eval mode.*")
             # Lightning walks its loaders with a part of torch's pytree that is going away.
             warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated", category=FutureWarning)
             # We count epochs ourselves and log nothing through Lightning.

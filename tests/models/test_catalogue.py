@@ -1,0 +1,113 @@
+"""Backbones by name and their weights."""
+
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from inspection.errors import UsageError
+from inspection.models import catalogue
+
+
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        "test_resnet",
+        "test_efficientnet",
+        "test_convnext",
+        "test_vit",
+        "mobilenetv4_conv_small",
+        "swin_tiny_patch4_window7_224",
+    ],
+)
+def test_every_family_gives_logits_and_a_map(backbone: str) -> None:
+    """Convolutional networks and transformers answer in the same two shapes, at a size that is not square."""
+    net = catalogue.build(backbone, 4, pretrained="none", height=64, width=96).eval()
+    logits, map_logits = net(torch.zeros(2, 3, 64, 96))
+    assert logits.shape == (2, 4)
+    assert map_logits.shape[:2] == (2, 4)
+    assert map_logits.shape[2] * 96 == map_logits.shape[3] * 64
+
+
+def test_an_unknown_name_is_answered_with_the_nearest() -> None:
+    """A typing error is a usage error that says what was probably meant."""
+    with pytest.raises(UsageError, match="resnet18"):
+        catalogue.build("resnet17", 2, pretrained="none")
+
+
+def test_an_unknown_option_is_refused() -> None:
+    """Options after the question mark are a short list."""
+    with pytest.raises(UsageError, match="unknown option 'depth'"):
+        catalogue.parse_backbone("resnet18?depth=3")
+
+
+def test_names_can_be_built() -> None:
+    """The demo's teacher and student are in the list."""
+    assert {"resnet18", "mobilenetv4_conv_small"} <= set(catalogue.names())
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_half_precision_weights_of_a_file_are_loaded_exactly(tmp_path: Path, suffix: str) -> None:
+    """A file's backbone weights arrive as float32 with the file's values, whatever its classifier."""
+    whole = timm.create_model("test_resnet", num_classes=7)
+    state = {k: v.half() if v.is_floating_point() else v for k, v in whole.state_dict().items()}
+    path = tmp_path / f"weights{suffix}"
+    if suffix == ".pth":
+        torch.save(state, path)
+    else:
+        save_file(state, path)
+    net = catalogue.build("test_resnet", 3, pretrained=path, height=32, width=32)
+    loaded = {k.removeprefix("body."): v for k, v in net.features.named_parameters()}
+    assert loaded
+    assert all(v.dtype == torch.float32 and torch.equal(v, state[k].float()) for k, v in loaded.items())
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    """Keys that do not match are named, and nothing is loaded half."""
+    path = tmp_path / "other.pth"
+    torch.save(timm.create_model("test_efficientnet").state_dict(), path)
+    with pytest.raises(UsageError, match="does not hold the weights of test_resnet"):
+        catalogue.build("test_resnet", 3, pretrained=path)
+
+
+@pytest.mark.parametrize("content", [b"", b"not weights at all", b"\x80\x04\x95garbage"])
+def test_a_file_that_is_no_state_dict_is_refused(tmp_path: Path, content: bytes) -> None:
+    """Garbage is a usage error in words, not a stack trace."""
+    for suffix in (".pth", ".safetensors"):
+        path = tmp_path / f"junk{suffix}"
+        path.write_bytes(content)
+        with pytest.raises(UsageError, match="not a file of weights"):
+            catalogue.read_state_dict(path)
+
+
+class _Trap:
+    """Unpickling this would create a file."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return Path.touch, (self.target,)
+
+
+def test_a_pickle_with_code_is_never_executed(tmp_path: Path) -> None:
+    """Weights are data: a file that would run code is refused before it does."""
+    torch.save({"state_dict": _Trap(tmp_path / "sprung")}, tmp_path / "evil.pth")
+    with pytest.raises(UsageError, match="not a file of weights"):
+        catalogue.read_state_dict(tmp_path / "evil.pth")
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_options_choose_padding_and_normalization() -> None:
+    """Weights that came from TensorFlow need its padding and its input range."""
+    net = catalogue.build("mobilenetv2_035?pad_type=same&mean=0.5&std=0.5", 2, pretrained="none", height=64, width=64)
+    assert net.spec.mean == net.spec.std == (0.5, 0.5, 0.5)
+    assert "Conv2dSame" in {type(m).__name__ for m in net.modules()}
+
+
+def test_a_picture_smaller_than_the_stride_is_refused() -> None:
+    """A network that reduces 32 times cannot look at 16 pixels."""
+    with pytest.raises(UsageError, match="too small"):
+        catalogue.build("resnet18", 2, pretrained="none", height=16, width=64)

@@ -1,0 +1,50 @@
+"""The head: one set of weights for scores and map."""
+
+import torch
+
+from inspection.models import catalogue
+from inspection.models.deploy import DeployGraph
+from inspection.models.network import MapHead, defect_map
+
+
+def test_a_constant_feature_map_gives_the_same_logits_everywhere() -> None:
+    """Scores and map come from the same weights: where all locations are alike, both say the same."""
+    head = MapHead([6, 10], 3).eval()
+    logits, map_logits = head([torch.ones(2, 6, 4, 4), torch.ones(2, 10, 2, 2)])
+    assert torch.allclose(map_logits, logits[:, :, None, None].expand_as(map_logits), atol=1e-5)
+
+
+def test_a_defect_at_one_location_keeps_its_weight_on_a_larger_picture() -> None:
+    """Half of a single location's feature reaches the logits however many good locations surround it."""
+    head = MapHead([1], 2, width=1).eval()
+    with torch.no_grad():
+        head.laterals[0][0].weight.fill_(1.0)
+        head.classifier.weight.copy_(torch.tensor([[0.0], [1.0]]))
+        head.classifier.bias.zero_()
+    evidence = []
+    for side in (4, 32):
+        feature = torch.zeros(1, 1, side, side)
+        feature[0, 0, 1, 1] = 10.0
+        evidence.append(head([feature])[0][0, 1].item())
+    assert evidence[1] >= 0.5 * 10.0 * 0.99
+    assert evidence[0] < 1.1 * evidence[1]
+
+
+def test_the_defect_map_is_a_probability_and_leaves_the_good_class_out() -> None:
+    """A location that is surely good has 0, one that is surely not has 1."""
+    logits = torch.zeros(1, 3, 1, 2)
+    logits[0, 1, 0, 0] = 50.0
+    logits[0, 2, 0, 1] = 50.0
+    found = defect_map(logits, good_index=1)
+    assert found.dtype == torch.float32
+    assert torch.allclose(found, torch.tensor([[[0.0, 1.0]]]), atol=1e-6)
+
+
+def test_the_deploy_graph_gives_probabilities_for_any_frame() -> None:
+    """Raw frames of any size become scores that sum to one and a map in [0, 1]."""
+    graph = DeployGraph(catalogue.build("test_resnet", 4, pretrained="none", height=64, width=64), good_index=2).eval()
+    with torch.inference_mode():
+        scores, found = graph(torch.randint(0, 256, (3, 41, 150, 3), dtype=torch.uint8))
+    assert torch.allclose(scores.sum(1), torch.ones(3), atol=1e-6)
+    assert found.shape == (3, 4, 4)
+    assert 0 <= float(found.min()) <= float(found.max()) <= 1

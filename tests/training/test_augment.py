@@ -1,0 +1,55 @@
+"""Augmentation from a product's plan."""
+
+import numpy as np
+import pytest
+
+from inspection.data.product import AugmentPlan
+from inspection.errors import UsageError
+from inspection.training.augment import augmentation
+from inspection.training.loading import balancing_weights
+
+NOTHING = AugmentPlan(flip_horizontal=False, flip_vertical=False, shift_scale=0, brightness_contrast=0, blur_noise=False)
+
+
+def picture() -> np.ndarray:
+    """A picture without symmetry."""
+    return np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8)
+
+
+def test_the_same_seed_gives_the_same_pictures() -> None:
+    """Twenty pictures in a row are equal for equal seeds, and not for different ones."""
+    plan = AugmentPlan(rotate_90=True)
+    runs = [[augmentation(plan, 24, 24, seed)] for seed in (1, 1, 2)]
+    first, same, other = ([r[0](picture()) for _ in range(20)] for r in runs)
+    assert all(np.array_equal(a, b) for a, b in zip(first, same, strict=True))
+    assert not all(np.array_equal(a, b) for a, b in zip(first, other, strict=True))
+
+
+def test_an_empty_plan_changes_nothing() -> None:
+    """Where orientation and colour may be the defect, everything can be switched off."""
+    augment = augmentation(NOTHING, 24, 24, 0)
+    assert all(np.array_equal(augment(picture()), picture()) for _ in range(5))
+
+
+def test_a_single_switch_does_only_what_it_says() -> None:
+    """Horizontal flips alone give the picture or its mirror image, and both occur."""
+    augment = augmentation(NOTHING.model_copy(update={"flip_horizontal": True}), 24, 24, 0)
+    seen = [augment(picture()) for _ in range(30)]
+    mirrored = [np.array_equal(s, picture()[:, ::-1]) for s in seen]
+    same = [np.array_equal(s, picture()) for s in seen]
+    assert all(m or s for m, s in zip(mirrored, same, strict=True))
+    assert any(mirrored)
+    assert any(same)
+
+
+def test_quarter_turns_of_a_rectangle_are_refused() -> None:
+    """A turn that would change the working size is a usage error."""
+    with pytest.raises(UsageError, match="square"):
+        augmentation(AugmentPlan(rotate_90=True), 24, 32, 0)
+
+
+def test_rare_classes_are_shown_more_often_but_not_equally() -> None:
+    """A class with a hundredth of the pictures gets a tenth of the share, not all of it and not a hundredth."""
+    labels = np.repeat([0, 1], [900, 9])
+    weights = balancing_weights(labels)
+    assert weights[labels == 0].sum() / weights[labels == 1].sum() == pytest.approx(10)

@@ -1,0 +1,163 @@
+"""Training, warm starts, distillation and prediction on a small rendered product."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from inspection.data.snapshot_record import Snapshot, Split
+from inspection.errors import UsageError
+from inspection.models import catalogue
+from inspection.training.distil import distil
+from inspection.training.engine import choose_precision
+from inspection.training.fit import train
+from inspection.training.predict import predict
+from inspection.training.record import Trained, load_trained
+from tests.training.pictures import CLASSES, parts, product
+
+
+@pytest.fixture(scope="module")
+def snapshot_and_files() -> tuple[Snapshot, dict[str, bytes]]:
+    """Seventy-two rendered parts of three classes."""
+    return parts(72)
+
+
+@pytest.fixture(scope="module")
+def teacher(snapshot_and_files: tuple[Snapshot, dict[str, bytes]], tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """A network trained until it knows them."""
+    snapshot, files = snapshot_and_files
+    workdir = tmp_path_factory.mktemp("teacher")
+    return train(snapshot, product(epochs=14), files.__getitem__, workdir)
+
+
+def test_training_learns_visible_defects(teacher: Trained) -> None:
+    """Dark pits and bright scratches are told apart well above chance within seconds."""
+    assert teacher.best["val_balanced_accuracy"] >= 0.8
+    assert teacher.classes == CLASSES
+
+
+def test_the_best_epoch_is_the_one_kept(teacher: Trained, snapshot_and_files: tuple[Snapshot, dict[str, bytes]]) -> None:
+    """The weights on disk reach the best epoch's balanced accuracy, which no other epoch exceeds."""
+    snapshot, files = snapshot_and_files
+    side = snapshot.of(Split.VALIDATION)
+    found = predict(teacher, side, files.__getitem__).argmax(1)
+    truth = np.array([CLASSES.index(e.label) for e in side])
+    recall = [float((found[truth == k] == k).mean()) for k in range(3)]
+    assert np.mean(recall) == pytest.approx(teacher.best["val_balanced_accuracy"], abs=0.06)
+    assert max(h["val_balanced_accuracy"] for h in teacher.history) == teacher.best["val_balanced_accuracy"]
+
+
+def test_predict_gives_probabilities_in_the_order_asked(
+    teacher: Trained, snapshot_and_files: tuple[Snapshot, dict[str, bytes]]
+) -> None:
+    """Rows follow the examples, also when asked one by one, and sum to one."""
+    snapshot, files = snapshot_and_files
+    some = snapshot.examples[:7]
+    together = predict(teacher, some, files.__getitem__, batch_size=4)
+    alone = np.concatenate([predict(teacher, [e], files.__getitem__) for e in some])
+    assert together.dtype == np.float32
+    assert np.allclose(together, alone, atol=1e-4)
+    assert np.allclose(together.sum(1), 1, atol=1e-5)
+
+
+def test_a_folder_can_be_moved_and_holds_no_pickle(teacher: Trained, tmp_path: Path) -> None:
+    """Two files, safetensors and JSON, say everything; the record names no folder."""
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(teacher.folder, moved)
+    assert sorted(p.name for p in moved.iterdir()) == ["trained.json", "weights.safetensors"]
+    assert "folder" not in json.loads((moved / "trained.json").read_text())
+    again = load_trained(moved)
+    assert again.model_copy(update={"folder": teacher.folder}) == teacher
+    ours, theirs = again.network().state_dict(), load_file(teacher.weights)
+    assert all(torch.equal(ours[k], v) for k, v in theirs.items())
+
+
+def test_an_empty_folder_is_no_trained_network(tmp_path: Path) -> None:
+    """The error names the folder and what is missing."""
+    with pytest.raises(UsageError, match=r"trained\.json is missing"):
+        load_trained(tmp_path)
+
+
+def test_the_same_seed_gives_the_same_weights(tmp_path: Path) -> None:
+    """Two trainings on a processor are equal bit for bit, and each epoch is reported once."""
+    snapshot, files = parts(24)
+    told: list[tuple[int, dict[str, float]]] = []
+    runs = [
+        train(snapshot, product(), files.__getitem__, tmp_path / str(n), on_epoch=lambda e, m: told.append((e, m)))
+        for n in range(2)
+    ]
+    one, two = (load_file(r.weights) for r in runs)
+    assert all(torch.equal(one[k], two[k]) for k in one)
+    assert [e for e, _ in told] == [0, 1, 0, 1]
+    assert [m for _, m in told[:2]] == runs[0].history
+
+
+def test_a_warm_start_knows_old_classes_by_name(teacher: Trained, tmp_path: Path) -> None:
+    """With a new class in between, known classes are still recognised before any training has changed much."""
+    classes = ["good", "dent", "pit", "scratch"]
+    snapshot, files = parts(40, classes)
+    plan = product(classes, epochs=1, learning_rate=1e-7)
+    warm = train(snapshot, plan, files.__getitem__, tmp_path, warm_start=teacher.folder)
+    known = [e for e in snapshot.examples if e.label in {"pit", "scratch"}]
+    scores = predict(warm, known, files.__getitem__)[:, [0, 2, 3]]
+    truth = np.array([["good", "pit", "scratch"].index(e.label) for e in known])
+    assert (scores.argmax(1) == truth).mean() >= 0.7
+    assert "3 of 4 classes known" in warm.started_from
+
+
+def test_a_warm_start_from_another_backbone_says_so(teacher: Trained, tmp_path: Path) -> None:
+    """Weights that cannot fit are not taken, and the record tells."""
+    snapshot, files = parts(24)
+    plan = product(backbone="test_efficientnet", epochs=1)
+    cold = train(snapshot, plan, files.__getitem__, tmp_path, warm_start=teacher.folder)
+    assert "no warm start: the champion is a test_resnet" in cold.started_from
+
+
+def test_a_student_learns_from_its_teacher(
+    teacher: Trained, snapshot_and_files: tuple[Snapshot, dict[str, bytes]], tmp_path: Path
+) -> None:
+    """Without any hard label, a network of another family comes to agree with the teacher; the teacher is unchanged."""
+    snapshot, files = snapshot_and_files
+    before = teacher.weights.read_bytes()
+    plan = product()
+    plan = plan.model_copy(
+        update={"student": plan.student.model_copy(update={"epochs": 25, "hard_label_share": 0.0, "learning_rate": 1e-2})}
+    )
+    student = distil(teacher, snapshot, plan, files.__getitem__, tmp_path)
+    scores = [predict(t, snapshot.examples, files.__getitem__).argmax(1) for t in (teacher, student)]
+    assert (scores[0] == scores[1]).mean() >= 0.7
+    assert student.backbone == "test_efficientnet"
+    assert teacher.weights.read_bytes() == before
+
+
+def test_a_teacher_of_other_classes_is_refused(teacher: Trained, tmp_path: Path) -> None:
+    """Answers about other classes teach nothing."""
+    snapshot, files = parts(12, ["good", "dent"])
+    with pytest.raises(UsageError, match="train it anew"):
+        distil(teacher, snapshot, product(["good", "dent"]), files.__getitem__, tmp_path)
+
+
+def test_a_side_without_pictures_is_a_usage_error(tmp_path: Path) -> None:
+    """Nobody trains on nothing."""
+    snapshot, files = parts(12)
+    only_training = snapshot.model_copy(update={"examples": snapshot.of(Split.TRAIN)})
+    with pytest.raises(UsageError, match="label more parts"):
+        train(only_training, product(), files.__getitem__, tmp_path)
+
+
+def test_patience_ends_a_training_that_learns_nothing(tmp_path: Path) -> None:
+    """With a vanishing learning rate the run stops long before its epochs are over."""
+    snapshot, files = parts(24)
+    plan = product(epochs=30, patience=2, learning_rate=1e-12)
+    assert len(train(snapshot, plan, files.__getitem__, tmp_path).history) < 30
+
+
+def test_precision_follows_the_network_on_a_processor() -> None:
+    """Asked-for precision wins; depthwise networks never get bf16 on a processor by themselves."""
+    depthwise = catalogue.build("test_efficientnet", 2, pretrained="none", height=32, width=32)
+    assert choose_precision("bf16", depthwise, "cpu") == "bf16"
+    assert choose_precision("auto", depthwise, "cpu") == "32"
