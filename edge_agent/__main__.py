@@ -197,7 +197,7 @@ def _vouched(bundle: Path, trust: Path | None, envelope: Path | None) -> None:
         return
     if trust is None or envelope is None or bundle.is_dir():
         raise UsageError("--trust and --envelope go together, and with a bundle file")
-    from edge_agent.enrolling import vouch
+    from edge_agent.vouching import vouch
 
     vouch(bundle, trust, envelope)
 
@@ -228,12 +228,11 @@ def replay(
     Example: edge-agent replay bundle.tar pictures --json > verdicts.jsonl
     """
     from edge_agent import replaying
-    from edge_agent.enrolling import read_recipe
 
     _vouched(bundle, trust, envelope)
     paths = replaying.listed(folder)
     opened, runtime = _opened(bundle, threads)
-    other = read_recipe(recipe) if recipe else None
+    other = replaying.read_recipe(recipe) if recipe else None
     for verdict in replaying.replay(opened, runtime, folder, paths, recipe=other):
         click.echo(verdict.canonical().decode() if as_json else _line(verdict))
 

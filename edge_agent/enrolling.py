@@ -1,15 +1,12 @@
-"""Becoming a device of a hub, and the files a person hands over on the command line."""
+"""Becoming a device of a hub."""
 
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from edge_agent.config import CONFIG_NAME, AgentConfig, Limits, load_config, write_config
+from edge_agent.config import CONFIG_NAME, AgentConfig, load_config, write_config
 from edge_agent.errors import UsageError
 from edge_agent.shelf import INSTALLED_NAME
 from edge_agent.transport import Transport
-from edge_agent.trust import check_bytes, check_release
-from inspection.contracts import Enrolment, Recipe, TargetKind, TrustRoot, sha256_hex
+from inspection.contracts import Enrolment
 
 
 def enrol(
@@ -44,29 +41,3 @@ def _enrolment_of(state: Path) -> Enrolment | None:
         return load_config(state).enrolment
     except UsageError:  # damaged: whatever it said is not believed any more
         return None
-
-
-def read_recipe(path: Path) -> Recipe:
-    """A recipe from a JSON file. UsageError when it is none."""
-    try:
-        return Recipe.parse(path.read_bytes())
-    except ValidationError as error:
-        raise UsageError(f"{path} is not a recipe: {error}") from error
-
-
-def vouch(bundle: Path, trust: Path, envelope: Path) -> None:
-    """TrustError unless a release key of the trust root file signed for exactly this bundle file."""
-    try:
-        root = TrustRoot.parse(trust.read_bytes())
-    except ValidationError as error:
-        raise UsageError(f"{trust} is not a trust root: {error}") from error
-    data = bundle.read_bytes()
-    release = check_release(
-        envelope.read_bytes(),
-        root,
-        sha256_hex(data),
-        kind=TargetKind.BUNDLE,
-        product=None,
-        max_length=Limits().max_bundle_bytes,
-    )
-    check_bytes(data, release)

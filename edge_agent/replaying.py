@@ -9,6 +9,8 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from edge_agent.bundle import Bundle, check_recipe
 from edge_agent.camera import Frame
 from edge_agent.camera.folder import printable, read_picture_timed
@@ -55,3 +57,11 @@ def replay(
         image, fault, decode_ms = read_picture_timed(folder / path, max_bytes=_MAX_BYTES, max_pixels=_MAX_PIXELS)
         frame = Frame(image, printable(path), decode_ms=decode_ms, fault=fault)
         yield inspect(frame, active, who, sequence).verdict
+
+
+def read_recipe(path: Path) -> Recipe:
+    """A recipe from a JSON file. UsageError when it is none."""
+    try:
+        return Recipe.parse(path.read_bytes())
+    except ValidationError as error:
+        raise UsageError(f"{path} is not a recipe: {error}") from error
