@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from inspection.data.product import Product
+from inspection.data.selection import AUDIT
 from inspection.errors import LabelError
 from inspection.labelling.interface import (
     ABOUT_FIELD,
@@ -161,7 +162,7 @@ def _tabs() -> list[dict[str, Any]]:
     return [
         _tab("To label", [unanswered, not_skipped], "tasks:id"),
         _tab("Labelled", [_condition("total_annotations", "greater", "Number", 0)], "-tasks:updated_at"),
-        _tab("Audit", [_condition("data.why", "equal", "String", "audit")], "tasks:id"),
+        _tab("Audit", [_condition("data.why", "equal", "String", AUDIT)], "tasks:id"),
         _tab("Skipped", [_condition("cancelled_annotations", "greater", "Number", 0)], "-tasks:updated_at"),
     ]
 

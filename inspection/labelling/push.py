@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from inspection.contracts import Box, Decision, Verdict
 from inspection.data.product import Product
+from inspection.data.selection import PURPOSE
 from inspection.errors import MissingPictureError
 from inspection.labelling.answers import namespace
 from inspection.labelling.interface import (
@@ -31,9 +32,6 @@ from inspection.labelling.port import KEY_FIELD, LINK_FIELD, LabelStudio, NewTas
 from inspection.store.leases import Lease, hold
 from inspection.store.session import Store, insert_new
 from inspection.store.tables import PictureRow, TaskRow, VerdictRow, WatermarkRow
-
-LABEL = "label"
-"""The purpose of an ordinary question; a study asks about the same picture again under a purpose of its own."""
 
 _CREATE_AT_ONCE = 100
 _LEASE_SECONDS = 60.0
@@ -86,14 +84,15 @@ def push_tasks(
     choices: Sequence[Asked],
     picture_link: Callable[[str], str],
     *,
-    purpose: str = LABEL,
+    purpose: str = PURPOSE,
     wait_seconds: float = 120.0,
 ) -> PushReport:
     """Make one task per chosen picture, and finish what an earlier run left half done.
 
-    ``picture_link`` gives the address a browser fetches a picture from, by its SHA-256. Raises MissingPictureError for
-    a picture the store does not know (nothing is reserved then), LeaseError when another run holds on for longer than
-    ``wait_seconds``, ServerError when Label Studio fails: run again, nothing is asked twice.
+    ``purpose`` is another word where a study asks about the same pictures again; ``picture_link`` gives the address a
+    browser fetches a picture from, by its SHA-256. Raises MissingPictureError for a picture the store does not know
+    (nothing is reserved then), LeaseError when another run holds on for longer than ``wait_seconds``, ServerError when
+    Label Studio fails: run again, nothing is asked twice.
     """
     holder = f"{socket.gethostname()}/{os.getpid()}/{threading.get_ident()}"
     name = f"label_studio/{product.name}/push"

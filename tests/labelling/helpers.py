@@ -1,13 +1,15 @@
 """What operators do on a real Label Studio, through its API."""
 
 import hashlib
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
 
+from inspection.contracts import Box, Decision, Verdict
 from inspection.data.product import Product
 from inspection.store.session import Store
-from inspection.store.tables import PictureRow
+from inspection.store.tables import PictureRow, VerdictRow
 from tests.labelling.live import RunningServer
 
 
@@ -67,3 +69,40 @@ def add_pictures(store: Store, product: Product, count: int, *, start: int = 0) 
                 )
             )
     return names
+
+
+def add_verdict(
+    store: Store, product: Product, decision: Decision, defect: str | None, scores: dict[str, float], *boxes: Box
+) -> None:
+    """A verdict about the first picture."""
+    verdict = Verdict(
+        id="v1",
+        device="cam1",
+        boot="b",
+        sequence=1,
+        station="line-1",
+        product=product.name,
+        part="P0",
+        captured_at=datetime(2026, 2, 3, 4, 5, 6, tzinfo=UTC),
+        decision=decision,
+        defect_class=defect,
+        scores=scores,
+        regions=list(boxes),
+        bundle_digest="ab" * 32,
+        agent_version="1",
+    )
+    columns = {"decision": decision.value, "mode": "judge", "sha256": verdict.digest, "part": "P0"}
+    with store.begin() as session:
+        session.add(
+            VerdictRow(
+                id="v1",
+                device="cam1",
+                boot="b",
+                sequence=1,
+                station="line-1",
+                product=product.name,
+                captured_at=verdict.captured_at,
+                body=verdict.model_dump(mode="json"),
+                **columns,
+            )
+        )

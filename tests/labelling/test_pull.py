@@ -14,7 +14,7 @@ from inspection.data.labels import current_labels
 from inspection.data.product import Product
 from inspection.data.products import save_product
 from inspection.errors import IntegrityError, LabelError, ServerError
-from inspection.labelling.port import NewTask, task_key
+from inspection.labelling.port import Counts, NewTask, task_key
 from inspection.labelling.project import ensure_project
 from inspection.labelling.pull import PullReport, pull_labels
 from inspection.store.session import Store
@@ -267,3 +267,37 @@ def test_a_watermark_never_goes_back(line: Line) -> None:
     line.studio.tasks[task.id] = (project, task.model_copy(update={"updated_at": task.updated_at - timedelta(seconds=9)}))
     line.pull()
     assert line.watermark() == before
+
+
+class Crowded(FakeStudio):
+    """A server on which somebody is busy whenever we count."""
+
+    line: Line
+    turns = 0
+    pulls = False
+
+    def counts(self, project_id: int) -> Counts:
+        if self.turns:
+            self.turns -= 1
+            self.annotate(self.line.tasks[self.turns], [choice("good")])
+            if self.pulls:
+                pull_labels(self.line.store, self.line.studio, self.line.product, project_id)
+        return super().counts(project_id)
+
+
+@pytest.mark.parametrize(
+    ("turns", "pulls", "checked"), [(1, False, True), (1, True, True), (3, True, True), (9, False, False)]
+)
+def test_answers_and_pulls_at_the_same_moment_do_not_confuse_the_count(
+    line: Line, turns: int, pulls: bool, checked: bool
+) -> None:
+    """Listing again helps against a few; against a stream of answers the report says that nothing was checked."""
+    line.add(10)
+    busy = Crowded()
+    busy.__dict__.update(line.studio.__dict__)
+    line.studio, busy.line, busy.turns, busy.pulls = busy, line, turns, pulls
+    report = line.pull()
+    assert report.checked == checked
+    busy.turns = 0
+    assert line.pull().checked
+    assert len(line.labels()) == busy.counts(line.project).answers

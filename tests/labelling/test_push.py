@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from inspection.contracts import Box, Decision, Verdict
+from inspection.contracts import Box, Decision
 from inspection.data.product import Product
 from inspection.data.products import save_product
 from inspection.errors import MissingPictureError, ServerError
@@ -17,9 +17,9 @@ from inspection.labelling.port import NewTask
 from inspection.labelling.project import ensure_project
 from inspection.labelling.push import PushReport, push_tasks
 from inspection.store.session import Store
-from inspection.store.tables import TaskRow, VerdictRow
+from inspection.store.tables import TaskRow
 from tests.labelling.fake import FakeStudio
-from tests.labelling.helpers import add_pictures, choice
+from tests.labelling.helpers import add_pictures, add_verdict, choice
 
 
 @dataclass(frozen=True)
@@ -131,41 +131,6 @@ def test_an_unknown_picture_stops_everything_before_it_starts(desk: Desk) -> Non
     assert (desk.ids(), desk.studio.tasks) == ([], {})
 
 
-def add_verdict(desk: Desk, decision: Decision, defect: str | None, scores: dict[str, float], *boxes: Box) -> None:
-    """A verdict about the first picture."""
-    verdict = Verdict(
-        id="v1",
-        device="cam1",
-        boot="b",
-        sequence=1,
-        station="line-1",
-        product=desk.product.name,
-        part="P0",
-        captured_at=datetime(2026, 2, 3, 4, 5, 6, tzinfo=UTC),
-        decision=decision,
-        defect_class=defect,
-        scores=scores,
-        regions=list(boxes),
-        bundle_digest="ab" * 32,
-        agent_version="1",
-    )
-    columns = {"decision": decision.value, "mode": "judge", "sha256": verdict.digest, "part": "P0"}
-    with desk.store.begin() as session:
-        session.add(
-            VerdictRow(
-                id="v1",
-                device="cam1",
-                boot="b",
-                sequence=1,
-                station="line-1",
-                product=desk.product.name,
-                captured_at=verdict.captured_at,
-                body=verdict.model_dump(mode="json"),
-                **columns,
-            )
-        )
-
-
 def test_an_operator_finds_the_model_s_class_and_boxes_filled_in(desk: Desk) -> None:
     """Boxes in percent of 200 x 100 pixels, cut at the edge; boxes of unknown classes are left out."""
     boxes = (
@@ -174,7 +139,7 @@ def test_an_operator_finds_the_model_s_class_and_boxes_filled_in(desk: Desk) -> 
         Box(x=1, y=1, width=5, height=5, label="anomaly"),
         Box(x=300, y=1, width=5, height=5, label="dent"),
     )
-    add_verdict(desk, Decision.NG, "dent", {"good": 0.1, "dent": 0.8, "scratch": 0.1}, *boxes)
+    add_verdict(desk.store, desk.product, Decision.NG, "dent", {"good": 0.1, "dent": 0.8, "scratch": 0.1}, *boxes)
     desk.push(Chosen(desk.pictures[0], "disagree", "v1"))
     (task_id,) = desk.studio.tasks
     data, prediction = desk.studio.tasks[task_id][1].data, desk.studio.predictions[task_id]
@@ -194,7 +159,7 @@ def test_an_operator_finds_the_model_s_class_and_boxes_filled_in(desk: Desk) -> 
 
 def test_a_passed_part_is_filled_in_as_good_and_a_failed_capture_not_at_all(desk: Desk) -> None:
     """OK names the good class; ERROR names nothing."""
-    add_verdict(desk, Decision.OK, None, {"good": 0.9, "dent": 0.1, "scratch": 0.0})
+    add_verdict(desk.store, desk.product, Decision.OK, None, {"good": 0.9, "dent": 0.1, "scratch": 0.0})
     desk.push(Chosen(desk.pictures[0], "audit", "v1"), Chosen(desk.pictures[1], "import"))
     with_verdict, without = (desk.studio.predictions[i] for i in sorted(desk.studio.tasks))
     assert with_verdict is not None
