@@ -6,17 +6,16 @@ that does not answer is a ServerError in words.
 """
 
 import json
-import platform
 import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import mlflow.onnx
@@ -40,13 +39,12 @@ from inspection.data.snapshot_record import Snapshot, Split
 from inspection.errors import ServerError
 from inspection.release.gate import GateAnswer
 from inspection.release.promotions import challenger, champion
+from inspection.release.provenance import environment, flatten
 from inspection.release.scorecard import Scorecard
 
-PACKAGES = ("torch", "timm", "lightning", "onnx", "onnxruntime", "numpy", "opencv-python-headless", "mlflow")
 _DIGEST_DIGITS = 36  # MLflow's limit for a dataset's digest; the whole snapshot id is in the tag and the profile
 _BATCH = 1000  # metrics of one request, MLflow's limit
 _PARAM_BATCH = 100
-_PARAM_LENGTH = 6000
 _HEALTH_SECONDS = 10.0
 
 
@@ -58,37 +56,6 @@ def teacher_name(product: str) -> str:
 def edge_name(product: str) -> str:
     """Registered model of what runs on devices."""
     return f"{product}-edge"
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested parameters as ``train.augment.blur_noise`` -> text; None is left out, lists are written as they are."""
-    flat: dict[str, str] = {}
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{name}.")
-        elif value is not None:
-            flat[name] = str(value)[:_PARAM_LENGTH]
-    return flat
-
-
-def environment() -> dict[str, str]:
-    """Python, platform, processor, and the versions of the packages that decide results."""
-    found = {"python": platform.python_version(), "platform": platform.platform(), "cpu": _processor()}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 @contextmanager
@@ -306,6 +273,21 @@ class Registry:
                     raise
         raise ServerError(f"experiment {product!r} was deleted in MLflow at {self.url}: restore it there and run again")
 
+    def experiment_page(self, product: str) -> str:
+        """Address of the product's runs as charts. Without the workflow in it MLflow opens an empty page about traces."""
+        self.check()
+        with _in_words(self.url, f"finding experiment {product!r}"):
+            experiment = self._experiment(product)
+        return f"{self.url}/#/experiments/{experiment}/runs?workflowType=machine_learning&compareRunsMode=CHART"
+
+    def comparison_page(self, product: str, run_ids: Sequence[str]) -> str:
+        """Address of the comparison of these runs of one product."""
+        self.check()
+        with _in_words(self.url, f"finding experiment {product!r}"):
+            experiment = self._experiment(product)
+        runs, experiments = (quote(json.dumps(ids)) for ids in (list(run_ids), [experiment]))
+        return f"{self.url}/#/compare-runs?runs={runs}&experiments={experiments}&workflowType=machine_learning"
+
     def register(self, model: str, model_id: str, *, run: Run, tags: Mapping[str, str], description: str = "") -> str:
         """A new version of the registered model ``model`` (`teacher_name`, `edge_name`); returns its number as text."""
         with _in_words(self.url, f"registering {model}"):
@@ -389,8 +371,8 @@ def _save(
 
 
 def run_name(kind: str, number: int) -> str:
-    """A run name people can tell apart in a list: ``teacher 12, 2026-01-31 14:05``."""
-    return f"{kind} {number}, {datetime.now(UTC):%Y-%m-%d %H:%M}"
+    """A run name short enough for a list, which shows the time beside it: ``teacher 12``."""
+    return f"{kind} {number}"
 
 
 def _json(value: Any) -> str:

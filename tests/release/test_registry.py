@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote
 
 import httpx
 import numpy as np
@@ -22,7 +23,8 @@ from inspection.errors import ServerError
 from inspection.release.gate import gate
 from inspection.release.plots import confusion_figure, escape_overkill_figure
 from inspection.release.promotions import promote
-from inspection.release.registry import Registry, Run, edge_name, environment, flatten, run_name, teacher_name
+from inspection.release.provenance import environment, flatten
+from inspection.release.registry import Registry, Run, edge_name, run_name, teacher_name
 from inspection.release.scorecard import Scorecard
 from inspection.store.session import Store
 from tests.release.making import card, product
@@ -104,6 +106,8 @@ def log_two(registry: Registry, folder: Path) -> list[tuple[str, str]]:
                 stored = student.onnx_model("student", model, picture(0.5)[None])
                 tags = {"precision": "int8", "snapshot": SNAPSHOT.digest}
                 version = registry.register(edge_name("plate"), stored, run=student, tags=tags)
+            parent.snapshot(SNAPSHOT, "file:///blobs/snapshot.json")
+            parent.scorecard("golden", judged)
         made.append((student.id, version))
     return made
 
@@ -231,6 +235,16 @@ def test_a_run_whose_work_fails_is_marked_failed(mlflow_url: str) -> None:
     with pytest.raises(ZeroDivisionError), registry.run("plate", "broken", kind="teacher") as run:
         _ = 1 / 0
     assert MlflowClient(mlflow_url, mlflow_url).get_run(run.id).info.status == "FAILED"
+
+
+@pytest.mark.service
+def test_links_lead_to_pages_about_training(mlflow_url: str, logged: list[tuple[str, str]]) -> None:
+    """Links name the experiment and its runs, and ask for the training pages."""
+    runs = [run for run, _ in logged]
+    assert Registry(mlflow_url).experiment_page("plate").endswith("workflowType=machine_learning&compareRunsMode=CHART")
+    page = unquote(Registry(mlflow_url).comparison_page("plate", runs))
+    assert json.dumps(runs) in page
+    assert "workflowType=machine_learning" in page
 
 
 @pytest.mark.service
