@@ -31,6 +31,11 @@ $(LABEL_STUDIO_VENV)/.installed: infra/label-studio-constraints.txt
 	@echo "==> [2/2] Label Studio in an environment of its own, $(LABEL_STUDIO_VENV) (its pins exclude current Prefect; 1 to 3 minutes)"
 	@"$(PYTHON)" -m venv $(LABEL_STUDIO_VENV)
 	@$(LABEL_STUDIO_VENV)/bin/python -m pip install --progress-bar on --disable-pip-version-check $(PIP_ARGS) -c infra/label-studio-constraints.txt label-studio 2>&1 | awk -f infra/pip-progress.awk
+	@echo "    preparing its database (every new state folder gets a copy)"
+	@LABEL_STUDIO_BASE_DATA_DIR=$(abspath $(LABEL_STUDIO_VENV))/fresh LABEL_STUDIO_LATEST_VERSION_CHECK=false \
+	    LABEL_STUDIO_COLLECT_ANALYTICS=false LABEL_STUDIO_SENTRY_DSN= \
+	    $(LABEL_STUDIO_VENV)/bin/label-studio version >$(LABEL_STUDIO_VENV)/prepare.log 2>&1 \
+	    || { tail -n 20 $(LABEL_STUDIO_VENV)/prepare.log; exit 1; }
 	@touch $@
 
 install: $(VENV)/.installed $(LABEL_STUDIO_VENV)/.installed ## Make both environments

@@ -111,7 +111,9 @@ def runtime_maker(threads: int) -> "MakeRuntime":
 
 @cli.command()
 @click.option("--hub", required=True, help="http(s)://... of the hub, or dir:FOLDER for a device without network.")
-@click.option("--code", required=True, help="The enrolment code the hub shows.")
+@click.option(
+    "--code", required=True, envvar="ESCAPEMENT_ENROLMENT_CODE", show_envvar=True, help="The enrolment code the hub shows."
+)
 @click.option("--device", required=True, help="This device's name.")
 @click.option("--station", required=True, help="The station it serves.")
 @click.option("--camera", help="folder:DIR or opencv:INDEX_OR_URL_OR_FILE.")

@@ -94,6 +94,7 @@ def inspect(frame: Frame, active: Active, who: Identity, sequence: int) -> Inspe
         station=who.station,
         product=who.product,
         part=frame.part,
+        lot=frame.lot,
         captured_at=frame.captured_at,
         mode=active.mode,
         decision=Decision.ERROR,

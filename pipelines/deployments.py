@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from prefect import Flow
-from prefect.deployments.runner import EntrypointType, RunnerDeployment
+from prefect.deployments.runner import RunnerDeployment
 from prefect.runner import Runner
+from prefect.types.entrypoint import EntrypointType
 
 from inspection.data.product import Product
 from inspection.data.products import list_products

@@ -95,9 +95,11 @@ class FolderCamera:
         self._last_error = fault
         if not self._loop:
             self._delivered.add(printable(name))
+        lot, _, part = printable(Path(name).stem).rpartition("@")
         return Frame(
             image=image,
-            part=printable(Path(name).stem),
+            part=part,
+            lot=lot or None,
             decode_ms=decode_ms,
             fault=fault,
             source=None if self._loop else (printable(str(self._folder)), printable(name)),

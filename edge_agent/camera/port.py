@@ -27,6 +27,7 @@ class Frame:
     decode_ms: float = 0.0
     fault: str | None = None
     source: tuple[str, str] | None = None
+    lot: str | None = None
 
 
 class Camera(Protocol):

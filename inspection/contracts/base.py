@@ -9,21 +9,20 @@ import json
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256, lower-case hexadecimal")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
-def _utc_only(value: Any) -> Any:
-    offset = value.utcoffset() if isinstance(value, datetime) else None
-    if offset:
+def _utc_only(value: datetime) -> datetime:
+    if value.utcoffset():
         raise ValueError("time must be in UTC")
     return value
 
 
-Utc = Annotated[AwareDatetime, BeforeValidator(_utc_only)]
+Utc = Annotated[AwareDatetime, AfterValidator(_utc_only)]
 
 
 def sha256_hex(data: bytes) -> str:

@@ -69,6 +69,7 @@ class RetrainPlan(Part):
     min_new_labels: int = Field(default=100, ge=1)
     validation_share: float = Field(default=0.2, gt=0, lt=0.5)
     golden_share: float = Field(default=0.2, gt=0, lt=0.5)
+    group_by: Literal["part", "lot"] = "part"  # "lot": parts of one lot look so alike that they stay on one side
     min_per_class: int = Field(default=4, ge=2)  # a class with fewer training pictures is left out and reported
 
 
@@ -108,3 +109,7 @@ class Product(Contract):
     retrain: RetrainPlan = RetrainPlan()
     rollout: RolloutPlan = RolloutPlan()
     schedule: SchedulePlan = SchedulePlan()
+
+    def group_of(self, part: str, lot: str | None) -> str:
+        """What a part's pictures are kept together with when sides of a split are drawn."""
+        return lot if self.retrain.group_by == "lot" and lot else part

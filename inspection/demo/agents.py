@@ -15,6 +15,7 @@ from inspection.up.service import Service
 
 SILENT_AFTER = timedelta(seconds=20)
 POLL_SECONDS = 1.0
+CODE_VARIABLE = "ESCAPEMENT_ENROLMENT_CODE"
 
 
 @dataclass(frozen=True)
@@ -41,15 +42,16 @@ def spool_of(settings: Settings, station: str) -> Path:
     return settings.state / "line" / station / "spool"
 
 
-def enrol(settings: Settings, station: str) -> None:
+def enrol(settings: Settings, station: str, environment: Mapping[str, str]) -> None:
     """Enrol the station's device as its technician would. ServerError with the agent's own words when that fails."""
     code = settings.secrets.enrolment_code.get_secret_value()
     spool = spool_of(settings, station)
     spool.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-P", "-m", "edge_agent", "enrol", "--hub", settings.hub_url, "--code", code]
+    command = [sys.executable, "-P", "-m", "edge_agent", "enrol", "--hub", settings.hub_url]
     command += ["--device", device_of(station), "--station", station, "--camera", f"folder:{spool}"]
     command += ["--state", str(folder_of(settings, station)), "--force"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    secret = {**environment, CODE_VARIABLE: code}  # not on the command line, where every user could read it
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=secret)
     if done.returncode != 0:
         raise ServerError(f"the agent of {station} could not be enrolled: {done.stderr.strip() or done.stdout.strip()}")
 

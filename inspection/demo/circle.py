@@ -107,9 +107,14 @@ class Circle:
                 spool_of(self.settings, station),
                 self._truth,
                 takt_seconds=self.plan.takt_seconds,
-                waiting=lambda fed: 0 if self._feeding.is_set() else HELD,
+                waiting=self._held_back,
             )
             self._pool.append(feeder.start())
+
+    def _held_back(self, fed: int) -> int:
+        """What the pool's feeders are told waits at the cameras: too much, unless parts are wanted."""
+        del fed
+        return 0 if self._feeding.is_set() else HELD
 
     # --- the line, measured ---------------------------------------------------------------------------------------
 
@@ -163,12 +168,11 @@ class Circle:
     def _verdicts_on(self, parts: set[str]) -> list[Verdict]:
         """The verdicts on these parts once the hub has one of each."""
         deadline = time.monotonic() + DRAIN_SECONDS
-        while len({row.part for row in (rows := self._rows(parts))}) < len(parts):
+        while (heard := len({row.part for row in self._rows(parts)})) < len(parts):
             if time.monotonic() > deadline:
-                heard = len({row.part for row in rows})
                 raise ServerError(f"the hub heard of {heard} of {len(parts)} parts after {DRAIN_SECONDS:.0f} s")
             time.sleep(LOOK_SECONDS)
-        return [Verdict.model_validate(row.body) for row in rows]
+        return [Verdict.model_validate(row.body) for row in self._rows(parts)]
 
     # --- asking ---------------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ Units: takt in seconds.
 """
 
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -53,6 +54,14 @@ class LinePart:
     label: str
     shoot: Callable[[], Shot]
     source: Path | None = None
+
+    @property
+    def stem(self) -> str:
+        """Its picture's file name: ``<lot>@<part>`` where parts come in lots, as the folder camera reads it."""
+        if self.group == self.part:
+            return self.part
+        lot = re.sub(r"[^A-Za-z0-9._-]", "-", self.group)
+        return f"{lot}@{self.part}"
 
 
 @dataclass(frozen=True)
@@ -293,7 +302,7 @@ class Feeder:
                 return
             due = max(due + self._takt, time.monotonic())
             self._book.add(part.part, shot.truth)
-            _place(self._spool, part.part, shot.png)
+            _place(self._spool, part.stem, shot.png)
             self._progress.fed += 1
 
     def _crowded(self) -> bool:

@@ -6,6 +6,7 @@ retrain fires on its schedule, and the figures are read from the verdicts the hu
 
 import shutil
 import signal
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -17,20 +18,21 @@ from rich.console import Console
 from inspection.demo import agents
 from inspection.demo.circle import Circle, NotShippedError
 from inspection.demo.plan import Plan, images_plan, rendered_plan
-from inspection.demo.report import closing_table, write_report
+from inspection.demo.report import DemoReport, closing_table, write_report
 from inspection.demo.timeline import MemoryWatch, Timeline
 from inspection.errors import UsageError
 from inspection.settings import Settings, load_settings
 from inspection.store.session import Store
 from inspection.up.compose import choose_ports, missing_modules
 from inspection.up.machine import refuse
-from inspection.up.run import table
+from inspection.up.run import stop_on_signals, table
 from inspection.up.service import Event
 from inspection.up.supervisor import Supervisor
 
 MARK = ".escapement-demo"
 STAGES = 9
 EXIT_NOT_SHIPPED = 3
+EXIT_TERMINATED = 143
 
 
 @dataclass(frozen=True)
@@ -51,9 +53,19 @@ class DemoOptions:
 
 def run_demo(options: DemoOptions, environment: Mapping[str, str]) -> int:
     """Run the demo; exit code 0, or 3 when a gate kept the new model from the line."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))  # so that everything started is stopped
+    return turn(_plan(options), options, environment, Console())
+
+
+def turn(
+    plan: Plan,
+    options: DemoOptions,
+    environment: Mapping[str, str],
+    console: Console,
+    on_up: Callable[[Supervisor, Supervisor], None] | None = None,
+) -> int:
+    """One turn of the loop on ``plan``. ``on_up(servers, line)`` is called once all programs are healthy."""
     refuse(missing_modules())
-    console = Console()
-    plan = _plan(options)
     settings = choose_ports(_settings(options.state), free=True)
     timeline = Timeline(console, STAGES)
     with ExitStack() as held:
@@ -68,16 +80,20 @@ def run_demo(options: DemoOptions, environment: Mapping[str, str]) -> int:
             circle.import_start()
             console.print(table(servers.wait_healthy()))
         line = _agents(settings, store, plan, {**environment, **servers.marks}, console, held, timeline)
+        if on_up is not None:
+            on_up(servers, line)
         code = _go_round(circle, options, timeline)
         if code == 0:
-            report = circle.report(timeline, memory.peak_bytes)
-            write_report(report, options.report)
-            console.print(closing_table(report))
-            console.print(f"The report is in {options.report}.", highlight=False)
+            _close(circle.report(timeline, memory.peak_bytes), options.report, console)
         if not options.exit_at_end:
             _look_around(console, servers)
-        line.stop()
     return code
+
+
+def _close(report: DemoReport, path: Path, console: Console) -> None:
+    write_report(report, path)
+    console.print(closing_table(report))
+    console.print(f"The report is in {path}.", highlight=False)
 
 
 def _plan(options: DemoOptions) -> Plan:
@@ -122,7 +138,7 @@ def _agents(
 ) -> Supervisor:
     with timeline.stage(f"enrolling and starting {len(plan.stations)} edge agents"):
         for station in plan.stations:
-            agents.enrol(settings, station)
+            agents.enrol(settings, station, environment)
         own = load_settings(settings.state / "line", {})
         services = agents.services(settings, store, plan.stations, environment)
         line = Supervisor(own, environment=environment, services=services, on_event=_teller(console))
@@ -155,7 +171,5 @@ def _go_round(circle: Circle, options: DemoOptions, timeline: Timeline) -> int:
 def _look_around(console: Console, servers: Supervisor) -> None:
     console.print(table(servers.services))
     console.print("Everything stays up to look at. Ctrl-C stops it.")
-    try:
-        signal.sigwait({signal.SIGINT, signal.SIGTERM})
-    except KeyboardInterrupt:
-        console.print("stopping")
+    with stop_on_signals(servers):
+        servers.wait_stopped()

@@ -86,4 +86,6 @@ def images_plan(directory: Path, good: str) -> Plan:
     schedule = images_schedule(directory, good, STATIONS, seed=SEED)
     ask = min(320, len(schedule.before) + len(schedule.pool))
     product = _product("pictures", schedule, 128, Limits(escape_rate=0.4, overkill_rate=0.4), ask, (12, 12))
+    by_lot = product.retrain.model_copy(update={"group_by": "lot"})
+    product = product.model_copy(update={"retrain": by_lot})
     return Plan(product, schedule, STATIONS, SEED, str(directory), 0.15, ask)

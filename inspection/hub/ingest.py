@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from inspection.contracts import Receipt, Verdict, sha256_hex
 from inspection.data.intake import accept_picture, accept_verdict, quarantine
+from inspection.data.products import load_product
 from inspection.errors import InputError, IntegrityError, PictureError
 from inspection.hub.auth import Caller
 from inspection.hub.state import Hub
@@ -153,13 +154,15 @@ def receive_picture(hub: Hub, verdict: Verdict, sha256: str, why: str, data: byt
         quarantine(hub.store, data, code="digest_mismatch", detail=detail, source=verdict.device)
         raise HTTPException(422, {"code": "digest_mismatch", "message": detail})
     limits = hub.settings
+    with hub.store.begin(read_only=True) as session:
+        group = load_product(session, verdict.product).group_of(verdict.part, verdict.lot)
     try:
         accepted = accept_picture(
             hub.store,
             data,
             product=verdict.product,
             part=verdict.part,
-            group=verdict.part,
+            group=group,
             station=verdict.station,
             source="agent",
             origin=verdict.device,

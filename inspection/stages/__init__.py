@@ -1,1 +1,1 @@
-"""The stages of the loop, each a function of names and ids: flows and the command line call these. Nothing is imported here."""
+"""The stages of the loop, each a function of names and ids: flows and the command line call these."""

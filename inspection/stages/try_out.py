@@ -79,11 +79,15 @@ def train_from_images(images: Path, good: str | None, options: Mapping[str, Any]
             return _judge(store, Path(folder), say)
 
 
+def _keep_nothing(epoch: int, metrics: dict[str, float]) -> None:
+    del epoch, metrics  # they are said, and kept nowhere
+
+
 def _judge(store: Store, folder: Path, say: Say) -> Outcome:
     material = Material.load(store, TRY, build_snapshot(store, TRY).digest)
     candidate = Candidate(
         folder=folder / TRY, product=TRY, snapshot=material.snapshot.digest, run_id=TRY, started_at=datetime.now(UTC)
     )
-    teacher = train_teacher(material, candidate, None, lambda epoch, metrics: None, say)
+    teacher = train_teacher(material, candidate, None, _keep_nothing, say)
     judgement = judge_teacher(material, teacher, None, who="inspection train")
     return Outcome(None, judgement.card, judgement.answer)
