@@ -7,7 +7,8 @@ from sqlalchemy import delete, update
 from sqlalchemy.orm import Session
 
 from inspection.errors import AppendOnlyError, LeaseError
-from inspection.release.promotions import challenger, champion, history, promote
+from inspection.release.promotions import HeldLease, challenger, champion, history, promote
+from inspection.store.leases import hold
 from inspection.store.session import Store
 from inspection.store.tables import PromotionRow
 
@@ -25,7 +26,7 @@ class Lease:
             raise LeaseError("the lease was taken over")
 
 
-def _promote(session: Session, role: str, version: str, lease: Lease | None = None) -> PromotionRow:
+def _promote(session: Session, role: str, version: str, lease: HeldLease | None = None) -> PromotionRow:
     digest = version.zfill(64)
     return promote(
         session,
@@ -81,3 +82,11 @@ def test_history_cannot_be_rewritten(store: Store) -> None:
     for statement in (update(PromotionRow).values(role="challenger"), delete(PromotionRow)):
         with pytest.raises(AppendOnlyError), store.begin() as session:
             session.execute(statement)
+
+
+def test_the_real_lease_is_what_a_promotion_takes(store: Store) -> None:
+    """A held lease promotes with its own token; once given back it promotes nothing."""
+    with hold(store, "promote/plate", "worker-1", ttl_seconds=30) as lease, store.begin() as session:
+        assert _promote(session, "champion", "1", lease).fencing_token == lease.token
+    with pytest.raises(LeaseError), store.begin() as session:
+        _promote(session, "champion", "2", lease)
