@@ -104,8 +104,8 @@ def _half(thumbnails: Floats) -> Floats:
 def _whiten(rows: Floats) -> Floats:
     """Rows ``[n, d]`` in the population's own units, each of unit length (or zero, when it is the mean)."""
     centred = rows - rows.mean(axis=0)
-    values, vectors = np.linalg.eigh(np.cov(centred.T))
-    white = centred @ (vectors / np.sqrt(np.maximum(values, 0) + _RIDGE)).astype(np.float32)
+    root = np.linalg.cholesky(np.cov(centred.T) + _RIDGE * np.eye(rows.shape[1]))
+    white = np.linalg.solve(root, centred.T).T
     return np.asarray(white / np.maximum(np.linalg.norm(white, axis=1, keepdims=True), 1e-6), np.float32)
 
 

@@ -8,9 +8,9 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self
 
-from sqlalchemy import CursorResult, Engine, func, select
+from sqlalchemy import Engine, func, inspect, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
@@ -73,8 +73,8 @@ def insert_new(session: Session, row: type[Base], **values: Any) -> bool:
     make = postgresql.insert if is_postgresql(session) else sqlite.insert
     # By attribute, not by column name: `group` is kept in a column `group_key`.
     statement = make(row).values({getattr(row, name): value for name, value in values.items()})
-    result = session.execute(statement.on_conflict_do_nothing())
-    return cast(CursorResult[Any], result).rowcount == 1
+    key = inspect(row).primary_key
+    return session.execute(statement.on_conflict_do_nothing().returning(*key)).first() is not None
 
 
 def exclusive(session: Session, name: str) -> None:
