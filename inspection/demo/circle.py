@@ -2,18 +2,20 @@
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 from rich.console import Console
 from sqlalchemy import func, select
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from inspection.contracts import Verdict
 from inspection.data.products import add_station, save_product
 from inspection.demo import figures
 from inspection.demo.agents import spool_of
-from inspection.demo.flow_runs import FlowRun, FlowRuns
+from inspection.demo.flow_runs import FlowRuns
 from inspection.demo.line import Feeder, TruthBook, waiting_after
 from inspection.demo.operator import answer_open_tasks
 from inspection.demo.plan import Plan
@@ -29,8 +31,14 @@ from inspection.store.tables import VerdictRow
 
 LOOK_SECONDS = 1.0
 RETRAIN_SECONDS = 900.0
+COLLECT_SECONDS = 120.0
 DRAIN_SECONDS = 180.0
+REFUSALS = ("Gate", "Rolled back")  # names of final states that are answers, not accidents
 HELD = 1_000_000  # "so many wait": the feeder waits too
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class NotShippedError(Exception):
@@ -71,21 +79,29 @@ class Circle:
     def first_model(self) -> None:
         """A retrain started by hand; the pool's parts pass the line while its rollout is proved."""
         self._start_pool()
-        run = self._flows.start(f"retrain/{self.plan.product.name}", product=self.plan.product.name, force=True)
-        self._first_bundle = self._follow(run)
+        begun = datetime.now(UTC)
+        self._flows.start(f"retrain/{self.plan.product.name}", product=self.plan.product.name, force=True)
+        self._wait(lambda: self._champion() != "", begun, "the first model is on the line")
+        self._first_bundle = self._champion()
 
-    def _follow(self, run: FlowRun) -> str:
-        """Until a retrain has ended; feeds the line while a rollout needs proof. Returns the champion's bundle."""
+    def _wait(self, reached: Callable[[], bool], since: datetime, what: str) -> None:
+        """Until ``reached``; parts pass the line while a rollout needs proof.
+
+        A retrain that a gate refused ends the demo; one that crashed does not: the schedule tries again.
+        """
         deadline = time.monotonic() + RETRAIN_SECONDS
-        while not (run := self._flows.look(run.id)).ended:
+        while not reached():
             self._feed_while_rolling_out()
+            self._look_for_refusals(since)
             if time.monotonic() > deadline:
-                raise ServerError(f"retrain {run.name!r} is still {run.state_name} after {RETRAIN_SECONDS:.0f} s")
+                raise ServerError(f"{what}: not reached in {RETRAIN_SECONDS:.0f} s; the runs' logs are in Prefect")
             time.sleep(LOOK_SECONDS)
         self._feeding.clear()
-        if run.state_name != "Shipped":
-            raise NotShippedError(f"retrain {run.name!r} ended as {run.state_name}: {run.message}")
-        return self._champion()
+
+    def _look_for_refusals(self, since: datetime) -> None:
+        for run in self._flows.recent(f"retrain/{self.plan.product.name}"):
+            if run.ended and run.started_at >= since and run.state_name.startswith(REFUSALS):
+                raise NotShippedError(f"retrain {run.name!r} ended as {run.state_name}: {run.message}")
 
     def _champion(self) -> str:
         with self.store.begin(read_only=True) as session:
@@ -179,20 +195,29 @@ class Circle:
     def ask_and_answer(self, *, by_hand: bool) -> None:
         """A collect run chooses and asks; the operator answers until no question is open and a retrain is due."""
         name = self.plan.product.name
-        done = self._flows.wait(self._flows.start(f"collect/{name}", product=name).id, 300)
-        if done.state_type != "COMPLETED":
-            raise ServerError(f"collect run {done.name!r} ended as {done.state_name}: {done.message}")
-        project = figures.project_of(self.settings, self.plan.product)
+        patiently(self._collect, name)
+        project = patiently(figures.project_of, self.settings, self.plan.product)
         if by_hand:
             self._wait_for_people(project)
         else:
             self._answer(project)
 
+    def _collect(self, product: str) -> None:
+        done = self._flows.wait(self._flows.start(f"collect/{product}", product=product).id, COLLECT_SECONDS)
+        if done.state_type != "COMPLETED":
+            raise ServerError(f"collect run {done.name!r} ended as {done.state_name}: {done.message}")
+
     def _answer(self, project: int) -> None:
         token = self.settings.secrets.label_studio_token.get_secret_value()
         while True:
-            report = answer_open_tasks(
-                self.settings.label_studio_url, token, project, self._truth, limit=self.plan.ask, rng=self._rng
+            report = patiently(
+                answer_open_tasks,
+                self.settings.label_studio_url,
+                token,
+                project,
+                self._truth,
+                limit=self.plan.ask,
+                rng=self._rng,
             )
             self._labels += report.answered
             if report.answered == 0:
@@ -212,7 +237,7 @@ class Circle:
             f"{self.settings.secrets.label_studio_password.get_secret_value()})",
             highlight=False,
         )
-        while (answered := figures.counts(self.settings, project).answers) < wanted:
+        while (answered := patiently(figures.counts, self.settings, project).answers) < wanted:
             self.console.print(f"    {answered} of {wanted} answered", end="\r")
             time.sleep(5 * LOOK_SECONDS)
         self._labels, self._last_label = answered, datetime.now(UTC)
@@ -220,26 +245,16 @@ class Circle:
     # --- retraining -----------------------------------------------------------------------------------------------
 
     def wait_for_retrain(self) -> None:
-        """Until the scheduled retrain has begun a rollout, or has said why not."""
-        deadline = time.monotonic() + RETRAIN_SECONDS
-        asked_at = self._last_label or datetime.now(UTC)
-        while rollout_state(self.store, self.plan.product.name).bundle in {"", self._first_bundle}:
-            for run in self._flows.recent(f"retrain/{self.plan.product.name}"):
-                refused = run.ended and run.state_name not in {"NotDue", "Skipped", "Shipped"}
-                if refused and run.started_at > asked_at:
-                    raise NotShippedError(f"retrain {run.name!r} ended as {run.state_name}: {run.message}")
-            if time.monotonic() > deadline:
-                raise ServerError(f"no retrain has begun a rollout {RETRAIN_SECONDS:.0f} s after the last label")
-            time.sleep(LOOK_SECONDS)
+        """Until the scheduled retrain has begun a rollout of another bundle."""
+        former = {"", self._first_bundle}
+        asked = self._last_label or datetime.now(UTC)
+        product = self.plan.product.name
+        self._wait(lambda: rollout_state(self.store, product).bundle not in former, asked, "a rollout has begun")
 
     def wait_for_rollout(self) -> None:
-        """Until every group runs the new bundle; the pool's parts pass the line meanwhile."""
-        while (state := rollout_state(self.store, self.plan.product.name)).state == "running":
-            self._feeding.set()
-            time.sleep(LOOK_SECONDS)
-        self._feeding.clear()
-        if state.state != "done":
-            raise NotShippedError(f"the rollout is {state.in_words()}")
+        """Until every group runs the new bundle and it is champion; the pool's parts pass the line meanwhile."""
+        asked = self._last_label or datetime.now(UTC)
+        self._wait(lambda: self._champion() != self._first_bundle, asked, "the new bundle is on every station")
         for feeder in self._pool:
             feeder.stop()
 
@@ -259,8 +274,8 @@ class Circle:
             new_classes=list(self.plan.schedule.new_classes),
             before=self._figures["before"],
             after=self._figures["after"],
-            label_studio=figures.label_studio(self.settings, self.plan.product),
-            mlflow=figures.mlflow(self.settings, self.plan.product.name),
+            label_studio=patiently(figures.label_studio, self.settings, self.plan.product),
+            mlflow=patiently(figures.mlflow, self.settings, self.plan.product.name),
             bundle=figures.bundle(self.settings, bundle),
             agents=figures.agents(self.store, self.plan.stations),
             stages=timeline.stages,
@@ -269,6 +284,14 @@ class Circle:
             last_label_to_canary_seconds=self._label_to_canary_seconds(bundle),
             notes=list(self.plan.schedule.notes),
         )
+
+
+def patiently(ask: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Ask a server again for two minutes while it does not answer: the supervisor may be starting it anew."""
+    again = Retrying(
+        retry=retry_if_exception_type(ServerError), stop=stop_after_delay(120), wait=wait_fixed(2), reraise=True
+    )
+    return again(ask, *args, **kwargs)
 
 
 def _share(count: int, parts: int) -> str:
