@@ -96,7 +96,7 @@ def test_one_key_and_submit_answer_a_task_that_shows_picture_class_and_box(
             assert page.get_by_role("radio", checked=True).count() == 1
             page.keyboard.press("2")
             with page.expect_response(lambda r: "/annotations" in r.url and r.request.method == "POST") as answered:
-                page.get_by_role("button", name="Submit").click()
+                page.get_by_test_id("bottombar-submit-button").click()
             assert answered.value.ok
             browser.close()
         assert any(picture in path for path in fetched)
