@@ -98,12 +98,13 @@ def _say(console: Console, event: Event) -> None:
 
 def table(services: tuple[Running, ...]) -> Table:
     """Addresses and log-ins."""
-    made = Table(title="inspection up")
-    for heading in ("Program", "Address", "Log-in (user / password)"):
+    made = Table(title="inspection up", show_lines=True)
+    for heading in ("Program", "Address", "Log-in"):
         made.add_column(heading, no_wrap=True)  # a broken password cannot be copied
     for service in services:
         if service.address:
-            made.add_row(service.title, service.address, service.login or "none (this machine only)")
+            login = service.login.replace(" / ", "\n")  # two lines: all of it fits a terminal of 80 columns
+            made.add_row(service.title, service.address, login or "none (this machine only)")
     return made
 
 

@@ -35,7 +35,7 @@ def small_plan() -> Plan:
         update={
             "train": train,
             "student": student,
-            "limits": Limits(escape_rate=0.995, overkill_rate=0.995),
+            "limits": Limits(escape_rate=1.0, overkill_rate=1.0),
             "collect": plan.product.collect.model_copy(update={"max_tasks_per_run": 120}),
             "retrain": plan.product.retrain.model_copy(update={"min_new_labels": 80}),
         }
