@@ -191,7 +191,7 @@ def _latest_rows(session: Session, keys: Sequence[tuple[str, str]]) -> dict[tupl
     return found
 
 
-def _latest(origin: str, ids: Sequence[str]) -> Select[LabelRow]:
+def _latest(origin: str, ids: Sequence[str]) -> Select[tuple[LabelRow]]:
     mine = (LabelRow.origin == origin, LabelRow.origin_id.in_(ids))
     newest = select(func.max(LabelRow.id)).where(*mine).group_by(LabelRow.origin_id)
     return select(LabelRow).where(LabelRow.id.in_(newest))
