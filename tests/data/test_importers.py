@@ -1,0 +1,192 @@
+"""Directories of pictures: both forms, bad rows, bad pictures, and twice."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from sqlalchemy import func, select
+
+from inspection.data.importers import Item, classes_of, import_items, read_directory
+from inspection.data.labels import current_labels
+from inspection.data.products import save_product
+from inspection.data.snapshot_record import Split
+from inspection.errors import UsageError
+from inspection.store.session import Store
+from inspection.store.tables import LabelRow, PictureRow, QuarantineRow
+from tests.data.conftest import LIMITS, PRODUCT, encode, texture
+
+
+def write(folder: Path, *names: str) -> Path:
+    for name in names:
+        file = folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(encode(texture(hash(name) % 2**32), file.suffix))
+    return folder
+
+
+def table(folder: Path, text: str) -> Path:
+    (folder / "labels.csv").write_text(text)
+    return folder
+
+
+def test_one_class_per_folder(tmp_path: Path) -> None:
+    """The folder is the class, also of pictures deeper in it; other files do not count."""
+    write(tmp_path, "ok/1.png", "ok/more/2.jpg", "dent/3.bmp")
+    (tmp_path / "ok" / "notes.txt").write_text("nothing")
+    items = read_directory(tmp_path, "ok")
+    assert [(i.path.name, i.label, i.split) for i in items] == [
+        ("3.bmp", "dent", None),
+        ("1.png", "ok", None),
+        ("2.jpg", "ok", None),
+    ]
+    assert len({i.group for i in items}) == 3
+    assert classes_of(items, "ok") == ["ok", "dent"]
+
+
+def test_folders_per_split_and_class(tmp_path: Path) -> None:
+    """When all top folders are splits, the classes are below them."""
+    write(tmp_path, "train/ok/1.png", "test/dent/2.png", "val/ok/3.png")
+    found = {(i.label, i.split) for i in read_directory(tmp_path, "ok")}
+    assert found == {("ok", Split.TRAIN), ("dent", Split.GOLDEN), ("ok", Split.VALIDATION)}
+
+
+def test_a_table_gives_split_group_and_part(tmp_path: Path) -> None:
+    """labels.csv wins over folders; its other columns do not matter."""
+    write(tmp_path, "a.png", "b.png", "c.png")
+    table(tmp_path, "path,label,split,group,part,mood\na.png,ok,train,g1,p1,x\nb.png,dent,test,g1,p2,y\nc.png,ok,,,,z\n")
+    found = [(i.label, i.split, i.group, i.part) for i in read_directory(tmp_path, "ok")]
+    own = f"{tmp_path.name}/c.png"
+    assert found == [("ok", Split.TRAIN, "g1", "p1"), ("dent", Split.GOLDEN, "g1", "p2"), ("ok", None, own, own)]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("file,label\na.png,ok\n", "lacks the columns path"),
+        ("path,label\na.png,ok\nb.png,ok\nc.png,ok\n", "names 2 files that are not there, the first .*b.png"),
+        ("path,label\na.png,\n", "line 2"),
+        ("path,label,split\na.png,ok,exam\n", "line 2.*'exam'"),
+        ("path,label\na.png,dent\n", "no class 'ok'; its classes are dent"),
+        ("path,label\n../outside.png,ok\n", "leads out of"),
+        ("path,label\n/etc/passwd,ok\n", "leads out of"),
+        ("path,label,group,part\na.png,ok,g1,p\na.png,ok,g2,p\n", "part 'p' is in the groups"),
+    ],
+)
+def test_a_bad_table_is_refused_in_words(tmp_path: Path, text: str, said: str) -> None:
+    """Before anything is imported, with the line or the file."""
+    inside = tmp_path / "inside"
+    write(tmp_path, "outside.png")
+    write(inside, "a.png")
+    with pytest.raises(UsageError, match=said):
+        read_directory(table(inside, text), "ok")
+
+
+def test_a_link_out_of_the_directory_is_refused(tmp_path: Path) -> None:
+    """A symbolic link is followed only inside."""
+    write(tmp_path, "outside.png")
+    write(tmp_path / "in", "ok/1.png")
+    (tmp_path / "in" / "ok" / "2.png").symlink_to(tmp_path / "outside.png")
+    with pytest.raises(UsageError, match="leads out of"):
+        read_directory(tmp_path / "in", "ok")
+
+
+def test_nothing_to_import_is_an_error(tmp_path: Path) -> None:
+    """An empty folder, and one that is not there."""
+    for folder in (tmp_path, tmp_path / "none"):
+        with pytest.raises(UsageError, match=r"director|no pictures"):
+            read_directory(folder, "ok")
+
+
+def counts(store: Store) -> tuple[int, ...]:
+    with store.begin(read_only=True) as session:
+        return tuple(
+            session.scalar(select(func.count()).select_from(t)) or 0 for t in (PictureRow, LabelRow, QuarantineRow)
+        )
+
+
+def test_importing_twice_changes_nothing(store: Store, tmp_path: Path) -> None:
+    """Good pictures and labels come in once, a bad picture is counted once and reported each time."""
+    write(tmp_path, "ok/1.png", "ok/2.png", "dent/3.png")
+    (tmp_path / "dent" / "cut.png").write_bytes(encode(texture(9))[:200])
+    seen: list[tuple[int, int]] = []
+    items = read_directory(tmp_path, "ok")
+    first = import_items(store, "lid", items, **LIMITS, progress=lambda done, total: seen.append((done, total)))
+    state = counts(store)
+    second = import_items(store, PRODUCT, items, **LIMITS)
+    assert (first.new, first.known, first.labels, first.refused_by_code) == (3, 0, 3, {"truncated": 1})
+    assert (second.new, second.known, second.labels, second.refused) == (0, 3, 0, first.refused)
+    assert (counts(store), state, seen) == ((3, 3, 1), (3, 3, 1), [(4, 4)])
+
+
+def test_a_label_corrected_in_the_directory_supersedes(store: Store, tmp_path: Path) -> None:
+    """Another label for the same file is an answer that changed, not a contradiction."""
+    write(tmp_path, "a.png", "b.png")
+    for label in ("dent", "scratch"):
+        items = read_directory(table(tmp_path, f"path,label\na.png,{label}\nb.png,ok\n"), "ok")
+        import_items(store, "lid", items, **LIMITS)
+    with store.begin(read_only=True) as session:
+        assert sorted(str(label.label) for label in current_labels(session, "lid").values()) == ["ok", "scratch"]
+
+
+def test_two_files_with_one_content_and_two_labels_contradict(store: Store, tmp_path: Path) -> None:
+    """The same bytes under two classes are a contradiction to be seen."""
+    data = encode(texture(1))
+    for name in ("ok", "dent"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "same.png").write_bytes(data)
+    import_items(store, "lid", read_directory(tmp_path, "ok"), **LIMITS)
+    with store.begin(read_only=True) as session:
+        (label,) = current_labels(session, "lid").values()
+    assert label.contradictory
+
+
+def test_a_class_the_product_lacks_stops_the_import(store: Store, tmp_path: Path) -> None:
+    """Nothing is written; without labels the same pictures may come in."""
+    items = read_directory(write(tmp_path, "ok/1.png", "burr/2.png"), "ok")
+    with pytest.raises(UsageError, match="no class burr"):
+        import_items(store, "lid", items, **LIMITS)
+    assert counts(store) == (0, 0, 0)
+    assert import_items(store, "lid", items, **LIMITS, labelled=False).new == 2
+    assert counts(store) == (2, 0, 0)
+
+
+def test_groups_whose_rows_name_two_splits_are_reported(store: Store, tmp_path: Path) -> None:
+    """The importer says which groups it will not divide."""
+    write(tmp_path, "a.png", "b.png", "c.png")
+    table(tmp_path, "path,label,split,group\na.png,ok,train,g1\nb.png,ok,test,g1\nc.png,ok,test,g2\n")
+    assert import_items(store, "lid", read_directory(tmp_path, "ok"), **LIMITS).mixed_groups == ["g1"]
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(
+    ("name", "good", "classes", "pictures"),
+    [("elpv", "functional", 2, 2624), ("deeppcb_crops", "ok", 7, 10_533), ("deeppcb_boards", "ok", 2, 1264)],
+)
+def test_real_sets_are_read(real_data: Path, name: str, good: str, classes: int, pictures: int) -> None:
+    """The tables of the real sets give every picture."""
+    items = read_directory(real_data / name, good)
+    assert (len(items), len(classes_of(items, good))) == (pictures, classes)
+
+
+@pytest.mark.real_data
+def test_a_set_without_a_good_class_names_its_classes(real_data: Path) -> None:
+    """X-SDD holds seven kinds of defect and nothing good."""
+    with pytest.raises(UsageError, match="its classes are finishing_roll_printing"):
+        read_directory(real_data / "xsdd", "ok")
+
+
+@pytest.mark.real_data
+def test_a_real_set_comes_in(real_data: Path, store: Store) -> None:
+    """Sixty pictures of the board crops, with their splits and scans."""
+    items = read_directory(real_data / "deeppcb_crops", "ok")[::180]
+    with store.begin() as session:
+        save_product(session, PRODUCT.model_copy(update={"classes": classes_of(items, "ok")}))
+    report = import_items(store, "lid", items, **LIMITS)
+    with store.begin(read_only=True) as session:
+        labels = current_labels(session, "lid")
+        splits = session.scalars(select(PictureRow.fixed_split)).all()
+    wanted: Counter[str] = Counter(item.label for item in items)
+    assert report.new == len(items) - report.known
+    assert Counter(str(label.label) for label in labels.values()) <= wanted
+    assert set(splits) <= {"train", "golden"}
+    assert isinstance(items[0], Item)
