@@ -1,0 +1,144 @@
+"""Which pictures are asked about."""
+
+import random
+from collections import Counter
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+
+from inspection.contracts import Verdict
+from inspection.data.intake import accept_verdict
+from inspection.data.labels import record_answers
+from inspection.data.products import save_product
+from inspection.data.selection import Choice, choose, open_tasks
+from inspection.store.session import Store
+from inspection.store.tables import TaskRow, utc_now
+from tests.data.conftest import PRODUCT, answer, texture
+
+Add = Callable[..., str]
+NOW = utc_now()
+
+
+@pytest.fixture
+def judge(store: Store, add: Add) -> Callable[..., str]:
+    """A stored picture with a verdict; returns its digest."""
+
+    def judged(number: int, decision: str, dent: float, *, picture: str | None = None, later: int = 0) -> str:
+        sha256 = picture or add(texture(number), part=str(number))
+        body = {
+            "id": f"v{number}-{later}",
+            "device": "d",
+            "boot": "b",
+            "sequence": number * 100 + later + 1,
+            "station": "s",
+            "product": "lid",
+            "part": str(number),
+            "captured_at": NOW + timedelta(seconds=later),
+            "decision": decision,
+            "scores": {"ok": 1 - dent, "scratch": 0.0, "dent": dent},
+            "thresholds": {"*": {"inconclusive": 0.4, "ng": 0.6}},
+            "frame_sha256": sha256,
+            "agent_version": "0.1",
+        }
+        with store.begin() as session:
+            accept_verdict(session, Verdict.model_validate(body))
+        return sha256
+
+    return judged
+
+
+def chosen(store: Store, budget: int, seed: int = 0) -> list[Choice]:
+    with store.begin(read_only=True) as session:
+        return choose(session, "lid", budget=budget, rng=random.Random(seed))
+
+
+def ask(store: Store, *pictures: str, answered: bool = False) -> None:
+    with store.begin() as session:
+        done = utc_now() if answered else None
+        session.add_all(TaskRow(product="lid", picture=p, why="audit", answered_at=done) for p in pictures)
+
+
+def test_the_budget_is_divided_by_the_plan(store: Store, judge: Callable[..., str]) -> None:
+    """Three audits of passed parts, three disagreements, the rest by doubt."""
+    for number in range(15):
+        judge(number, "OK", 0.01)
+        judge(100 + number, "NG", 0.99)
+    assert Counter(c.why for c in chosen(store, 10)) == {"audit": 3, "disagree": 3, "uncertain": 4}
+    assert len({c.picture for c in chosen(store, 10)}) == 10
+
+
+def test_doubt_is_nearness_to_a_threshold_and_inconclusive_first(store: Store, judge: Callable[..., str]) -> None:
+    """Without random shares the most doubtful come in order."""
+    plan = PRODUCT.collect.model_copy(update={"audit_share": 0.0, "disagree_share": 0.0})
+    with store.begin() as session:
+        save_product(session, PRODUCT.model_copy(update={"collect": plan}))
+    near, far, between = judge(1, "OK", 0.39), judge(2, "NG", 0.95), judge(3, "INCONCLUSIVE", 0.5)
+    assert [c.picture for c in chosen(store, 3)] == [between, near, far]
+
+
+def test_audits_are_drawn_from_all_passed_parts(store: Store, judge: Callable[..., str]) -> None:
+    """Over many draws every passed part is audited about equally often, however sure the model is."""
+    passed = [judge(number, "OK", number / 30) for number in range(10)]
+    drawn = Counter(c.picture for seed in range(400) for c in chosen(store, 3, seed) if c.why == "audit")
+    assert set(drawn) == set(passed)
+    assert max(drawn.values()) < 2 * min(drawn.values())
+
+
+def test_the_same_rng_gives_the_same_choice(store: Store, judge: Callable[..., str]) -> None:
+    """A run can be repeated."""
+    for number in range(12):
+        judge(number, "OK" if number % 2 else "NG", 0.3)
+    assert chosen(store, 6, seed=1) == chosen(store, 6, seed=1) != chosen(store, 6, seed=2)
+
+
+def test_a_picture_is_asked_about_once(store: Store, judge: Callable[..., str], add: Add) -> None:
+    """Neither one with a task, answered or not, nor one with an answer is chosen again."""
+    asked, answered, labelled, free = (judge(number, "NG", 0.9) for number in range(4))
+    add(texture(50), part="no verdict")
+    ask(store, asked)
+    ask(store, answered, answered=True)
+    with store.begin() as session:
+        record_answers(session, [answer(labelled, "dent", origin_id="1")])
+    assert [c.picture for c in chosen(store, 10)] == [free]
+
+
+def test_the_latest_verdict_counts(store: Store, judge: Callable[..., str]) -> None:
+    """A picture judged again is chosen by its newest verdict, once."""
+    picture = judge(1, "NG", 0.9)
+    judge(1, "OK", 0.1, picture=picture, later=5)
+    assert chosen(store, 10) == [Choice(picture, "audit", "v1-5")]
+
+
+def test_open_questions_limit_the_next(store: Store, judge: Callable[..., str]) -> None:
+    """Operators are not flooded: open tasks count against the plan's limit."""
+    plan = PRODUCT.collect.model_copy(update={"max_open_tasks": 3})
+    with store.begin() as session:
+        save_product(session, PRODUCT.model_copy(update={"collect": plan}))
+    pictures = [judge(number, "NG", 0.9) for number in range(8)]
+    ask(store, *pictures[:2])
+    assert len(chosen(store, 10)) == 1
+    ask(store, pictures[2])
+    assert chosen(store, 10) == []
+    with store.begin(read_only=True) as session:
+        assert open_tasks(session, "lid") == 3
+
+
+def test_a_verdict_without_its_picture_is_not_chosen(store: Store) -> None:
+    """Only what can be shown can be asked."""
+    body = {
+        "id": "v",
+        "device": "d",
+        "boot": "b",
+        "sequence": 1,
+        "station": "s",
+        "product": "lid",
+        "part": "1",
+        "captured_at": NOW,
+        "decision": "NG",
+        "frame_sha256": "0" * 64,
+        "agent_version": "0.1",
+    }
+    with store.begin() as session:
+        accept_verdict(session, Verdict.model_validate(body))
+    assert chosen(store, 10) == []

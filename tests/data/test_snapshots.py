@@ -1,0 +1,196 @@
+"""Snapshots: the same labels give the same one; nothing is on two sides; what is left out is named."""
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select, update
+
+from inspection.data.importers import classes_of, import_items, read_directory
+from inspection.data.labels import record_answers
+from inspection.data.pictures import decode_bgr
+from inspection.data.products import save_product
+from inspection.data.snapshot_record import Snapshot, Split
+from inspection.data.snapshots import build_snapshot, latest_snapshot, load_snapshot, look_at_golden
+from inspection.errors import AppendOnlyError, IntegrityError, MissingPictureError, UsageError
+from inspection.store.session import Store
+from inspection.store.tables import GoldenLookRow, PictureRow, SnapshotRow, SplitRow
+from tests.data.conftest import PRODUCT, answer, encode, texture
+
+Add = Callable[..., str]
+LIMITS = {"max_bytes": 10_000_000, "max_pixels": 10_000_000}
+
+
+@pytest.fixture
+def labelled(store: Store, add: Add) -> Store:
+    """Twenty good parts and twelve scratched ones, labelled."""
+    for number in range(32):
+        add(texture(number), "ok" if number < 20 else "scratch", part=f"part{number}")
+    return store
+
+
+def refused(snapshot: Snapshot) -> dict[str, tuple[str, str]]:
+    return {item.picture: (item.reason, item.detail) for item in snapshot.refused}
+
+
+def test_the_same_labels_give_the_same_snapshot(labelled: Store) -> None:
+    """Its id is the digest of its bytes; building again changes no row."""
+    first, second = build_snapshot(labelled, "lid"), build_snapshot(labelled, PRODUCT)
+    assert first.canonical() == second.canonical() == load_snapshot(labelled, first.digest).canonical()
+    with labelled.begin(read_only=True) as session:
+        row = session.scalars(select(SnapshotRow)).one()
+        newest = latest_snapshot(session, "lid")
+    assert newest is not None
+    assert (row.id, newest.id, row.counts["train"]) == (first.digest, first.digest, {"ok": 12, "scratch": 8})
+    assert first.classes == ["ok", "scratch"]
+    assert [e.picture for e in first.examples] == sorted(e.picture for e in first.examples)
+
+
+def test_every_side_has_its_share_of_every_class(labelled: Store) -> None:
+    """Sixty, twenty and twenty per cent, class by class."""
+    snapshot = build_snapshot(labelled, "lid")
+    found = {side: Counter(e.label for e in snapshot.of(side)) for side in Split}
+    assert found == {
+        Split.TRAIN: {"ok": 12, "scratch": 8},
+        Split.VALIDATION: {"ok": 4, "scratch": 2},
+        Split.GOLDEN: {"ok": 4, "scratch": 2},
+    }
+
+
+def test_more_labels_move_nobody(labelled: Store, add: Add) -> None:
+    """Parts that come later are dealt; those that have a side keep it, whatever a new import says."""
+    before = {e.picture: e.split for e in build_snapshot(labelled, "lid").examples}
+    for number in range(100, 120):
+        add(texture(number), "scratch", part=f"part{number}")
+    with labelled.begin() as session:
+        session.execute(update(PictureRow).values(fixed_split="golden"))
+    after = {e.picture: e.split for e in build_snapshot(labelled, "lid").examples}
+    assert len(after) == 52
+    assert {picture: after[picture] for picture in before} == before
+
+
+def test_a_group_is_never_divided(labelled: Store, add: Add) -> None:
+    """Twelve pictures of one lot share one side."""
+    lot = {add(texture(200 + n), "ok", part=f"lot-part{n}", group="lot") for n in range(12)}
+    sides = {e.split for e in build_snapshot(labelled, "lid").examples if e.picture in lot}
+    assert len(sides) == 1
+
+
+def test_a_copy_that_arrives_late_goes_to_the_side_of_its_original(labelled: Store, add: Add) -> None:
+    """Under another part's name, as JPEG: it follows, nobody is refused."""
+    side = {e.picture: e.split for e in build_snapshot(labelled, "lid").examples}
+    originals = {number: add(texture(number), part="again") for number in range(32)}
+    copies = {number: add(texture(number), "ok", part=f"copy{number}", suffix=".jpg") for number in (0, 7, 13)}
+    snapshot = build_snapshot(labelled, "lid")
+    after = {e.picture: e.split for e in snapshot.examples}
+    assert {copies[n]: side[originals[n]] for n in copies}.items() <= after.items()
+    assert snapshot.refused == []
+
+
+def test_a_copy_across_sides_is_refused_on_the_training_side(labelled: Store, add: Add) -> None:
+    """When both sides were fixed already, the golden picture stays and the other is refused by name."""
+    golden = next(e for e in build_snapshot(labelled, "lid").examples if e.split is Split.GOLDEN and e.label == "ok")
+    copied = decode_bgr(labelled.blobs.get(f"pictures/{golden.picture}"))
+    with labelled.begin() as session:
+        session.add(SplitRow(product="lid", group="copied", split="train"))
+    copy = add(copied, "ok", part="copied", suffix=".jpg")
+    snapshot = build_snapshot(labelled, "lid")
+    assert refused(snapshot).keys() == {copy}
+    reason, detail = refused(snapshot)[copy]
+    assert (reason, golden.picture in detail) == ("near_duplicate", True)
+    assert golden in snapshot.examples
+
+
+def test_one_part_in_two_groups_is_kept_together_or_refused(labelled: Store, add: Add) -> None:
+    """A physical part never teaches and judges, even if its pictures came under two groups."""
+    with labelled.begin() as session:
+        session.add_all([SplitRow(product="lid", group=g, split=s) for g, s in (("g1", "golden"), ("g2", "train"))])
+    seen = add(texture(300), "ok", part="twice", group="g1")
+    other = add(texture(301), "ok", part="twice", group="g2")
+    snapshot = build_snapshot(labelled, "lid")
+    assert refused(snapshot) == {other: ("same_part", f"golden picture {seen}: part twice")}
+
+
+def test_what_has_no_usable_label_is_refused_with_its_reason(labelled: Store, add: Add) -> None:
+    """Contradictions, "cannot tell" and rare classes are counted, never silent."""
+    contradicted, unclear = add(texture(300), part="300"), add(texture(301), part="301")
+    rare = {add(texture(302 + n), "dent", part=f"dent{n}") for n in range(3)}
+    with labelled.begin() as session:
+        record_answers(
+            session,
+            [
+                answer(contradicted, "ok", origin_id="1", annotator="ann"),
+                answer(contradicted, "dent", origin_id="2", annotator="bob"),
+                answer(unclear, None, origin_id="3", annotator="ann"),
+            ],
+        )
+    snapshot = build_snapshot(labelled, "lid")
+    expected = {contradicted: "contradictory_labels", unclear: "cannot_tell"} | dict.fromkeys(rare, "rare_class")
+    assert {picture: reason for picture, (reason, _) in refused(snapshot).items()} == expected
+    assert refused(snapshot)[contradicted][1] == "ann: ok; bob: dent"
+    assert snapshot.classes == ["ok", "scratch"]
+    assert build_snapshot(labelled, "lid", min_per_class=2).classes == ["ok", "scratch", "dent"]
+
+
+def test_a_missing_picture_stops_the_snapshot(labelled: Store) -> None:
+    """Nothing is skipped: the error names the picture, and no side is given away."""
+    with labelled.begin(read_only=True) as session:
+        gone = session.scalars(select(PictureRow.sha256).order_by(PictureRow.sha256)).first()
+    labelled.blobs.delete(f"pictures/{gone}")
+    with pytest.raises(MissingPictureError, match=str(gone)):
+        build_snapshot(labelled, "lid")
+    with labelled.begin(read_only=True) as session:
+        assert session.scalars(select(SplitRow)).all() == []
+
+
+def test_too_few_labels_are_a_usage_error_with_the_counts(store: Store, add: Add) -> None:
+    """What is there, and what is needed, in words."""
+    add(texture(1), "ok", part="1")
+    with pytest.raises(UsageError, match="ok 1, scratch 0, dent 0, from 1 labelled"):
+        build_snapshot(store, "lid")
+
+
+def test_a_changed_snapshot_is_noticed(labelled: Store, tmp_path: Path) -> None:
+    """One moved label in the file, and it is no longer that snapshot."""
+    snapshot = build_snapshot(labelled, "lid")
+    file = tmp_path / "blobs" / "snapshots" / f"{snapshot.digest}.json"
+    file.write_bytes(file.read_bytes().replace(b'"label":"ok"', b'"label":"dent"', 1))
+    with pytest.raises(IntegrityError, match="damaged"):
+        load_snapshot(labelled, snapshot.digest)
+    with pytest.raises(UsageError, match="no snapshot"):
+        load_snapshot(labelled, "0" * 64)
+
+
+def test_every_look_at_the_golden_set_is_counted(labelled: Store) -> None:
+    """The count rises by one, per snapshot, and cannot be set back."""
+    with labelled.begin() as session:
+        assert [look_at_golden(session, "s", "me", "gate 1") for _ in range(3)] == [1, 2, 3]
+        assert look_at_golden(session, "t", "me", "gate 1") == 1
+    with pytest.raises(AppendOnlyError), labelled.begin() as session:
+        session.execute(update(GoldenLookRow).values(who="nobody"))
+
+
+def test_pictures_without_a_descriptor_are_described_again(labelled: Store, add: Add) -> None:
+    """Rows of an importer that kept none are compared all the same."""
+    build_snapshot(labelled, "lid")
+    with labelled.begin() as session:
+        session.execute(update(PictureRow).values(descriptor=None))
+        session.add(SplitRow(product="lid", group="copy", split="train"))
+    add(texture(0), "ok", part="copy", suffix=".bmp")
+    with labelled.begin() as session:
+        session.execute(update(SplitRow).where(SplitRow.group == "part0").values(split="golden"))
+    assert [item.reason for item in build_snapshot(labelled, "lid").refused] == ["near_duplicate"]
+    assert encode(texture(0), ".bmp")[:2] == b"BM"
+
+
+@pytest.mark.real_data
+def test_a_real_set_becomes_a_snapshot(real_data: Path, store: Store) -> None:
+    """Two hundred real pictures: its test rows are golden, nothing is lost."""
+    items = read_directory(real_data / "deeppcb_crops", "ok")[::50]
+    with store.begin() as session:
+        save_product(session, PRODUCT.model_copy(update={"classes": classes_of(items, "ok")}))
+    report = import_items(store, "lid", items, **LIMITS)
+    snapshot = build_snapshot(store, "lid")
+    assert len(snapshot.examples) + len(snapshot.refused) == report.new
+    assert min(len(snapshot.of(side)) for side in Split) > 10
