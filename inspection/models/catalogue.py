@@ -25,7 +25,7 @@ from inspection.models.network import InspectionNet, NetSpec
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 _OPTIONS = ("pad_type", "mean", "std")
-_MAP_LEVELS = 2  # the deepest feature map and the one before it: strides 32 and 16 in most backbones
+_MAP_LEVELS = 3  # strides 8, 16 and 32 in most backbones: small defects are lost further down (README.md)
 
 
 def names() -> list[str]:

@@ -4,6 +4,7 @@ Invariants: no Lightning, no I/O; the class logits and the map logits come from 
 mapping, Zhou et al. 2016), so a map never contradicts the verdict it explains; everything exports to ONNX.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -29,8 +30,8 @@ class NetSpec:
 class MapHead(nn.Module):
     """Fuses feature maps at the resolution of the first and classifies every location with one linear layer.
 
-    The image's logits are that same linear layer on the pooled features: half mean, half maximum, so that a defect at
-    a single location is not diluted by all the good ones.
+    The picture's logits are the map's, pooled by a smooth maximum: a defect at a single location is not diluted by all
+    the good ones, and training the map trains the scores (README.md has what mean and maximum did instead).
     """
 
     def __init__(self, channels: Sequence[int], classes: int, width: int = HEAD_WIDTH) -> None:
@@ -50,10 +51,16 @@ class MapHead(nn.Module):
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Feature maps to ``(logits [N, K], map_logits [N, K, h_0, w_0])``."""
-        fused = self.fuse(features)
-        pooled = 0.5 * (fused.mean((2, 3)) + fused.amax((2, 3)))
         weight = self.classifier.weight[:, :, None, None]
-        return self.classifier(pooled), functional.conv2d(fused, weight, self.classifier.bias)
+        map_logits = functional.conv2d(self.fuse(features), weight, self.classifier.bias)
+        return pool(map_logits), map_logits
+
+
+def pool(map_logits: Tensor) -> Tensor:
+    """``[N, K, h, w]`` to ``[N, K]``: log of the mean of exp (Pinheiro and Collobert 2015), a smooth maximum."""
+    locations = map_logits.shape[-2] * map_logits.shape[-1]
+    pooled: Tensor = torch.logsumexp(map_logits.float().flatten(2), dim=2) - math.log(locations)
+    return pooled
 
 
 class InspectionNet(nn.Module):

@@ -1,9 +1,9 @@
 """Changes that keep a picture's class, from a product's `AugmentPlan`.
 
-Invariant: seeded; without worker processes the same seed gives the same pictures.
+Invariant: seeded; with the same seed and the same number of worker processes come the same pictures.
 """
 
-from collections.abc import Callable
+from typing import Any
 
 import albumentations as A  # noqa: N812  # the name every albumentations text uses
 import cv2
@@ -13,24 +13,44 @@ from numpy.typing import NDArray
 from inspection.data.product import AugmentPlan
 from inspection.errors import UsageError
 
-Augment = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
+Image = NDArray[np.uint8]
 
 
-def augmentation(plan: AugmentPlan, height: int, width: int, seed: int) -> Augment:
-    """uint8 ``[height, width, 3]`` -> the same shape, changed at random. Raises UsageError on an impossible plan."""
-    if plan.rotate_90 and height != width:
-        raise UsageError(f"rotate_90 needs a square working size, not {height}x{width}: switch it off or use a square")
-    compose = A.Compose(_steps(plan), seed=seed)
+class Augmentation:
+    """``(picture uint8 [h, w, 3], places uint8 [h, w])`` -> both, changed alike, at random.
 
-    def augment(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        changed: NDArray[np.uint8] = compose(image=image)["image"]
-        return changed
+    Raises UsageError on a plan that cannot keep the working size.
+    """
 
-    return augment
+    def __init__(self, plan: AugmentPlan, height: int, width: int, seed: int) -> None:
+        if plan.rotate_90 and height != width:
+            raise UsageError(f"rotate_90 needs a square working size, not {height}x{width}: switch it off, or be square")
+        self._steps = _steps(plan)
+        self._compose = A.Compose(self._steps)
+        self.reseed(seed)
+
+    def reseed(self, seed: int) -> None:
+        """Start all random streams anew.
+
+        Albumentations' own ``seed`` gives every step the *same* stream (2.0.8): both flips, or neither. Not so here.
+        """
+        self._compose.set_random_seed(seed)
+        for step, own in zip(_leaves(self._steps), np.random.SeedSequence(seed).generate_state(64), strict=False):
+            step.set_random_seed(int(own))
+
+    def __call__(self, image: Image, places: Image) -> tuple[Image, Image]:
+        """See the class."""
+        changed = self._compose(image=image, mask=places)
+        return changed["image"], changed["mask"]
 
 
-def _steps(plan: AugmentPlan) -> list[A.BasicTransform]:
-    steps: list[A.BasicTransform] = []
+def _leaves(steps: list[Any]) -> list[Any]:
+    """All steps, those inside a choice included."""
+    return [leaf for step in steps for leaf in (step, *_leaves(list(getattr(step, "transforms", []))))]
+
+
+def _steps(plan: AugmentPlan) -> list[Any]:
+    steps: list[Any] = []
     if plan.flip_horizontal:
         steps.append(A.HorizontalFlip(p=0.5))
     if plan.flip_vertical:

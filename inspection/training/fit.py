@@ -44,7 +44,12 @@ def train(
         torch.manual_seed(plan.seed)
         net, origin = starting_network(snapshot, plan, warm_start)
         data = load_data(snapshot, product, net, pictures, workdir, compute)
-        module = Classifier(net, learning_rate=plan.learning_rate, weight_decay=plan.weight_decay)
+        module = Classifier(
+            net,
+            learning_rate=plan.learning_rate,
+            weight_decay=plan.weight_decay,
+            good_index=snapshot.classes.index(snapshot.good_class),
+        )
         precision = choose_precision(plan.precision, net, compute.accelerator)
         kept = fit(
             module,

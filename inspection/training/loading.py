@@ -15,26 +15,30 @@ from inspection.data.product import TrainPlan
 from inspection.data.snapshot_record import Example, Snapshot, Split
 from inspection.errors import UsageError
 from inspection.models.preprocess import Preprocess
-from inspection.training.augment import Augment, augmentation
-from inspection.training.cache import Pictures, working_pictures
+from inspection.training.augment import Augmentation
+from inspection.training.cache import Pictures, Working, Workshop, working_pictures
 
+Item = tuple[Tensor, int, Tensor]
+MIN_STEPS_PER_EPOCH = 48  # small sets take small batches: the number of steps is what they lack (README.md)
+MIN_BATCH = 8
 BALANCE = 0.5  # 0: as collected, 1: every class equally often; between, a handful of pictures is not learnt by heart
 
 
-class PictureSet(Dataset[tuple[Tensor, int]]):
-    """``(uint8 [3, h, w] BGR, class index)``."""
+class PictureSet(Dataset[Item]):
+    """``(uint8 [3, h, w] BGR, class index, places uint8 [h, w])``."""
 
-    def __init__(self, images: NDArray[np.uint8], labels: NDArray[np.int64], augment: Augment | None) -> None:
-        self.images, self.labels, self.augment = images, labels, augment
+    def __init__(self, working: Working, labels: NDArray[np.int64], augment: Augmentation | None) -> None:
+        self.working, self.labels, self.augment = working, labels, augment
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        image = np.array(self.images[index])  # a copy: the file behind it is read-only
+    def __getitem__(self, index: int) -> Item:
+        # Copies: the files behind them are read-only.
+        image, places = np.array(self.working.images[index]), np.array(self.working.places[index])
         if self.augment is not None:
-            image = np.ascontiguousarray(self.augment(image))
-        return torch.from_numpy(image).permute(2, 0, 1), int(self.labels[index])
+            image, places = (np.ascontiguousarray(a) for a in self.augment(image, places))
+        return torch.from_numpy(image).permute(2, 0, 1), int(self.labels[index]), torch.from_numpy(places)
 
 
 class SnapshotData:
@@ -46,7 +50,7 @@ class SnapshotData:
     def __init__(self, snapshot: Snapshot, plan: TrainPlan, preprocess: Preprocess, num_workers: int = 0) -> None:
         self.snapshot, self.plan, self.preprocess, self.num_workers = snapshot, plan, preprocess, num_workers
         self.labels = {side: self._indices(snapshot.of(side)) for side in (Split.TRAIN, Split.VALIDATION)}
-        self.images: dict[Split, NDArray[np.uint8]] = {}
+        self.working: dict[Split, Working] = {}
 
     def _indices(self, examples: Sequence[Example]) -> NDArray[np.int64]:
         place = {name: index for index, name in enumerate(self.snapshot.classes)}
@@ -58,32 +62,47 @@ class SnapshotData:
 
     def decode(self, pictures: Pictures, workdir: Path, region: Region | None = None) -> None:
         """Decode and resize every picture once."""
+        snapshot = self.snapshot
+        workshop = Workshop(self.preprocess, snapshot.classes, snapshot.good_class, region)
         for side in self.labels:
-            examples = self.snapshot.of(side)
-            self.images[side] = working_pictures(examples, pictures, self.preprocess, workdir, region)
+            self.working[side] = working_pictures(self.snapshot.of(side), pictures, workshop, workdir)
 
-    def train_dataloader(self) -> DataLoader[tuple[Tensor, int]]:
+    def train_dataloader(self) -> DataLoader[Item]:
         """Shuffled, augmented, rare classes more often."""
         labels, plan = self.labels[Split.TRAIN], self.plan
-        augment = augmentation(plan.augment, plan.height, plan.width, plan.seed)
+        augment = Augmentation(plan.augment, plan.height, plan.width, plan.seed)
         generator = torch.Generator().manual_seed(plan.seed)
         sampler = WeightedRandomSampler(balancing_weights(labels).tolist(), len(labels), generator=generator)
-        whole_batches = len(labels) >= plan.batch_size
-        return self._loader(Split.TRAIN, augment, sampler=sampler, drop_last=whole_batches)
+        size = batch_size(len(labels), plan.batch_size)
+        return self._loader(Split.TRAIN, augment, size, sampler=sampler, drop_last=len(labels) >= size)
 
-    def val_dataloader(self) -> DataLoader[tuple[Tensor, int]]:
+    def val_dataloader(self) -> DataLoader[Item]:
         """In order, as they are."""
-        return self._loader(Split.VALIDATION, None)
+        return self._loader(Split.VALIDATION, None, self.plan.batch_size)
 
-    def _loader(self, side: Split, augment: Augment | None, **options: Any) -> DataLoader[tuple[Tensor, int]]:
+    def _loader(self, side: Split, augment: Augmentation | None, size: int, **options: Any) -> DataLoader[Item]:
         return DataLoader(
-            PictureSet(self.images[side], self.labels[side], augment),
-            batch_size=self.plan.batch_size,
+            PictureSet(self.working[side], self.labels[side], augment),
+            batch_size=size,
             num_workers=self.num_workers,
+            worker_init_fn=_own_stream,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
             **options,
         )
+
+
+def _own_stream(_: int) -> None:
+    """Without this all workers would draw the same random numbers."""
+    info = torch.utils.data.get_worker_info()
+    pictures = info.dataset if info is not None else None
+    if isinstance(pictures, PictureSet) and pictures.augment is not None:
+        pictures.augment.reseed(torch.initial_seed() % 2**32)
+
+
+def batch_size(pictures: int, largest: int) -> int:
+    """Pictures per step: ``largest``, or fewer where an epoch would have less than `MIN_STEPS_PER_EPOCH` steps."""
+    return min(largest, max(MIN_BATCH, pictures // MIN_STEPS_PER_EPOCH))
 
 
 def balancing_weights(labels: NDArray[np.int64], power: float = BALANCE) -> NDArray[np.float64]:

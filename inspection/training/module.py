@@ -13,17 +13,22 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from inspection.models.network import InspectionNet
 from inspection.models.preprocess import Preprocess
+from inspection.training.cache import GOOD_PLACE, UNKNOWN_PLACE
 
 LABEL_SMOOTHING = 0.05
-Batch = tuple[Tensor, Tensor]
+Batch = tuple[Tensor, Tensor, Tensor]
+"""Normalized pictures, class indices, places (see `inspection.training.cache.Working`)."""
 
 
 class Classifier(lightning.LightningModule):
-    """Trains ``net`` on uint8 BGR batches ``[N, 3, h, w]``; normalizes on the device, outside mixed precision."""
+    """Trains ``net`` on uint8 BGR batches ``[N, 3, h, w]``; normalizes on the device, outside mixed precision.
 
-    def __init__(self, net: InspectionNet, *, learning_rate: float, weight_decay: float) -> None:
+    Where it is known which class lies where (good pictures, and boxes), every location of the map is taught as well.
+    """
+
+    def __init__(self, net: InspectionNet, *, learning_rate: float, weight_decay: float, good_index: int = 0) -> None:
         super().__init__()
-        self.net = net
+        self.net, self.good_index = net, good_index
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
         self.preprocess = Preprocess(net.spec.height, net.spec.width, net.spec.mean, net.spec.std)
         self.confusion = MulticlassConfusionMatrix(net.spec.classes)
@@ -32,23 +37,25 @@ class Classifier(lightning.LightningModule):
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """uint8 pictures become normalized floats, channels last."""
-        images, labels = batch
-        return self.preprocess.normalize(images).contiguous(memory_format=torch.channels_last), labels
+        images, labels, places = batch
+        return self.preprocess.normalize(images).contiguous(memory_format=torch.channels_last), labels, places
 
-    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Cross-entropy with a little label smoothing."""
-        logits, _ = self.net(images)
-        return functional.cross_entropy(logits.float(), labels, label_smoothing=LABEL_SMOOTHING)
+    def hard_loss(self, logits: Tensor, map_logits: Tensor, labels: Tensor, places: Tensor) -> Tensor:
+        """Cross-entropy on the picture, with a little label smoothing, plus the map's."""
+        picture = functional.cross_entropy(logits.float(), labels, label_smoothing=LABEL_SMOOTHING)
+        return picture + place_loss(map_logits, places, self.good_index)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One step's loss."""
-        loss = self.loss(*batch)
+        images, labels, places = batch
+        logits, map_logits = self.net(images)
+        loss = self.hard_loss(logits, map_logits, labels, places)
         self.training_loss.update(loss.detach())
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Counts right and wrong answers."""
-        images, labels = batch
+        images, labels, _ = batch
         logits = self.net(images)[0].float()
         self.validation_loss.update(functional.cross_entropy(logits, labels), len(labels))
         self.confusion.update(logits, labels)
@@ -79,12 +86,12 @@ class Classifier(lightning.LightningModule):
 class Distiller(Classifier):
     """Trains a student on its teacher's answers to the very same augmented pictures (Hinton et al. 2015).
 
-    Loss: ``hard_label_share`` x cross-entropy + the rest x T^2 KL(teacher || student) at temperature T, on the
+    Loss: ``hard_label_share`` x the classifier's loss + the rest x T^2 KL(teacher || student) at temperature T, on the
     picture's logits and, where both maps have one size, on every location of the map.
     """
 
     def __init__(self, net: InspectionNet, teacher: InspectionNet, *, temperature: float, hard_label_share: float,
-                 **options: float) -> None:  # fmt: skip
+                 **options: Any) -> None:  # fmt: skip
         super().__init__(net, **options)
         self.teacher = teacher.requires_grad_(False)
         self.temperature, self.hard_label_share = temperature, hard_label_share
@@ -93,15 +100,15 @@ class Distiller(Classifier):
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Any:
         """In training the teacher's view of the same pictures is added."""
-        images, labels = super().on_after_batch_transfer(batch, dataloader_idx)
+        ready = super().on_after_batch_transfer(batch, dataloader_idx)
         if not self.training:
-            return images, labels
+            return ready
         seen = self.teacher_preprocess.normalize(batch[0]).contiguous(memory_format=torch.channels_last)
-        return images, labels, seen
+        return *ready, seen
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """One step's loss."""
-        images, labels, seen = batch
+        images, labels, places, seen = batch
         self.teacher.eval()  # Lightning puts all children into training mode
         with torch.no_grad():
             wanted, wanted_map = self.teacher(seen)
@@ -109,7 +116,7 @@ class Distiller(Classifier):
         soft = self._divergence(logits, wanted)
         if map_logits.shape == wanted_map.shape:
             soft = 0.5 * (soft + self._divergence(map_logits, wanted_map))
-        hard = functional.cross_entropy(logits.float(), labels, label_smoothing=LABEL_SMOOTHING)
+        hard = self.hard_loss(logits, map_logits, labels, places)
         loss = self.hard_label_share * hard + (1 - self.hard_label_share) * soft
         self.training_loss.update(loss.detach())
         return loss
@@ -120,6 +127,21 @@ class Distiller(Classifier):
         ours = functional.log_softmax(logits.float() / t, dim=1)
         theirs = functional.log_softmax(wanted.float() / t, dim=1)
         return t * t * functional.kl_div(ours, theirs, reduction="none", log_target=True).sum(1).mean()
+
+
+def place_loss(map_logits: Tensor, places: Tensor, good_index: int) -> Tensor:
+    """Cross-entropy at the map's locations, ``map_logits [N, K, h, w]`` against ``places [N, H, W]``.
+
+    A location counts as a defect when any pixel in it is boxed. Inside and outside of the boxes weigh the same,
+    however small a defect is; pictures whose places are unknown do not count.
+    """
+    coarse = functional.adaptive_max_pool2d(places[:, None].float(), map_logits.shape[-2:])[:, 0].long()
+    known = coarse != UNKNOWN_PLACE
+    inside, outside = known & (coarse != GOOD_PLACE), coarse == GOOD_PLACE
+    wanted = torch.where(inside, coarse - 1, good_index)
+    losses = functional.cross_entropy(map_logits.float(), wanted, reduction="none")
+    means = [(losses * m).sum() / m.sum().clamp(min=1) for m in (inside, outside)]
+    return 0.5 * (means[0] + means[1])
 
 
 def _parameter_groups(net: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

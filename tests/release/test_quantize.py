@@ -47,17 +47,17 @@ def test_int8_scores_stay_close_to_float(float_path: Path, tmp_path: Path, metho
 
 
 def test_preprocessing_and_head_stay_in_float(float_path: Path, tmp_path: Path) -> None:
-    """The backbone's convolutions read quantized tensors; the normalization, the classifier and the map do not."""
+    """The backbone's convolutions read quantized tensors; the normalization and the classifier do not."""
     out = tmp_path / "int8.onnx"
     quantize_int8(float_path, frames(4, seed=1), out)
     model = onnx.load(out)
     made_by = {o: n.op_type for n in model.graph.node for o in n.output}
     convolutions = [n for n in model.graph.node if n.op_type in {"Conv", "Gemm"}]
     floats = [n for n in convolutions if made_by.get(n.input[1]) != "DequantizeLinear"]
-    assert len(floats) == 3
+    assert len(floats) == 2
     assert len(convolutions) > 10
     assert any("preprocess." in i for n in floats for i in n.input)
-    assert sum("classifier" in i for n in floats for i in n.input) >= 2
+    assert any("classifier" in i for n in floats for i in n.input)
 
 
 def test_leaving_the_ends_in_float_is_no_worse_than_the_plain_quantizer(float_path: Path, tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_the_float_nodes_are_named_from_the_graph_itself(float_path: Path) -> No
     model = onnx.load(float_path)
     left = set(float_nodes(model))
     kinds = {n.op_type for n in model.graph.node if n.name in left}
-    assert {"Cast", "Resize", "Softmax", "ReduceMean", "ReduceMax"} <= kinds
+    assert {"Cast", "Resize", "Softmax", "ReduceLogSumExp"} <= kinds
     backbone = [n.name for n in model.graph.node if any("features.body" in i for i in n.input)]
     assert backbone
     assert left.isdisjoint(backbone)

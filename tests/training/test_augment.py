@@ -5,8 +5,8 @@ import pytest
 
 from inspection.data.product import AugmentPlan
 from inspection.errors import UsageError
-from inspection.training.augment import augmentation
-from inspection.training.loading import balancing_weights
+from inspection.training.augment import Augmentation
+from inspection.training.loading import balancing_weights, batch_size
 
 NOTHING = AugmentPlan(flip_horizontal=False, flip_vertical=False, shift_scale=0, brightness_contrast=0, blur_noise=False)
 
@@ -16,25 +16,42 @@ def picture() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8)
 
 
+def alone(augment: Augmentation) -> np.ndarray:
+    """The augmented picture without its places."""
+    return augment(picture(), np.zeros((24, 24), np.uint8))[0]
+
+
+def test_places_move_with_the_picture() -> None:
+    """Whatever turns and flips do to a bright square, they do to its marked place."""
+    augment = Augmentation(NOTHING.model_copy(update={"flip_horizontal": True, "flip_vertical": True, "rotate_90": True}),
+                           24, 24, 0)  # fmt: skip
+    image, places = np.zeros((24, 24, 3), np.uint8), np.zeros((24, 24), np.uint8)
+    image[2:5, 15:22] = 255
+    places[2:5, 15:22] = 3
+    seen = [augment(image, places) for _ in range(100)]
+    assert all(np.array_equal(i[..., 0] == 255, p == 3) for i, p in seen)
+    assert len({p.tobytes() for _, p in seen}) == 8
+
+
 def test_the_same_seed_gives_the_same_pictures() -> None:
     """Twenty pictures in a row are equal for equal seeds, and not for different ones."""
     plan = AugmentPlan(rotate_90=True)
-    runs = [[augmentation(plan, 24, 24, seed)] for seed in (1, 1, 2)]
-    first, same, other = ([r[0](picture()) for _ in range(20)] for r in runs)
+    runs = [[Augmentation(plan, 24, 24, seed)] for seed in (1, 1, 2)]
+    first, same, other = ([alone(r[0]) for _ in range(20)] for r in runs)
     assert all(np.array_equal(a, b) for a, b in zip(first, same, strict=True))
     assert not all(np.array_equal(a, b) for a, b in zip(first, other, strict=True))
 
 
 def test_an_empty_plan_changes_nothing() -> None:
     """Where orientation and colour may be the defect, everything can be switched off."""
-    augment = augmentation(NOTHING, 24, 24, 0)
-    assert all(np.array_equal(augment(picture()), picture()) for _ in range(5))
+    augment = Augmentation(NOTHING, 24, 24, 0)
+    assert all(np.array_equal(alone(augment), picture()) for _ in range(5))
 
 
 def test_a_single_switch_does_only_what_it_says() -> None:
     """Horizontal flips alone give the picture or its mirror image, and both occur."""
-    augment = augmentation(NOTHING.model_copy(update={"flip_horizontal": True}), 24, 24, 0)
-    seen = [augment(picture()) for _ in range(30)]
+    augment = Augmentation(NOTHING.model_copy(update={"flip_horizontal": True}), 24, 24, 0)
+    seen = [alone(augment) for _ in range(30)]
     mirrored = [np.array_equal(s, picture()[:, ::-1]) for s in seen]
     same = [np.array_equal(s, picture()) for s in seen]
     assert all(m or s for m, s in zip(mirrored, same, strict=True))
@@ -45,7 +62,7 @@ def test_a_single_switch_does_only_what_it_says() -> None:
 def test_quarter_turns_of_a_rectangle_are_refused() -> None:
     """A turn that would change the working size is a usage error."""
     with pytest.raises(UsageError, match="square"):
-        augmentation(AugmentPlan(rotate_90=True), 24, 32, 0)
+        Augmentation(AugmentPlan(rotate_90=True), 24, 32, 0)
 
 
 def test_rare_classes_are_shown_more_often_but_not_equally() -> None:
@@ -53,3 +70,9 @@ def test_rare_classes_are_shown_more_often_but_not_equally() -> None:
     labels = np.repeat([0, 1], [900, 9])
     weights = balancing_weights(labels)
     assert weights[labels == 0].sum() / weights[labels == 1].sum() == pytest.approx(10)
+
+
+@pytest.mark.parametrize(("pictures", "size"), [(20, 8), (500, 10), (5000, 32), (10**6, 32)])
+def test_small_sets_take_small_batches(pictures: int, size: int) -> None:
+    """Some fifty steps an epoch where there are pictures enough, never more than the plan's batch size."""
+    assert batch_size(pictures, 32) == size
