@@ -19,6 +19,14 @@ _APPEND_ONLY = {
     "golden_looks": [["id"]],
 }  # with their unique keys
 
+# fmt: off
+_TABLES = (
+    "tasks", "labels", "devices", "assignments", "stations", "rollouts",
+    "pictures", "watermarks", "verdicts", "targets", "splits", "snapshots",
+    "quarantine", "promotions", "products", "leases", "golden_looks", "gate_decisions",
+)  # children first
+# fmt: on
+
 
 def upgrade() -> None:
     """Apply."""
@@ -48,24 +56,8 @@ def downgrade() -> None:
     """Go back: everything that was kept is lost."""
     for table in _APPEND_ONLY:
         release(table)
-    op.drop_table("tasks")
-    op.drop_table("labels")
-    op.drop_table("devices")
-    op.drop_table("assignments")
-    op.drop_table("stations")
-    op.drop_table("rollouts")
-    op.drop_table("pictures")
-    op.drop_table("watermarks")
-    op.drop_table("verdicts")
-    op.drop_table("targets")
-    op.drop_table("splits")
-    op.drop_table("snapshots")
-    op.drop_table("quarantine")
-    op.drop_table("promotions")
-    op.drop_table("products")
-    op.drop_table("leases")
-    op.drop_table("golden_looks")
-    op.drop_table("gate_decisions")
+    for table in _TABLES:
+        op.drop_table(table)
 
 
 def _gate_decisions() -> None:
