@@ -34,9 +34,15 @@ def names() -> list[str]:
 
 
 def build(
-    backbone: str, classes: int, *, pretrained: str | Path = "hub", height: int = 224, width: int = 224
+    backbone: str,
+    classes: int,
+    *,
+    pretrained: str | Path = "hub",
+    height: int = 224,
+    width: int = 224,
+    good_index: int = 0,
 ) -> InspectionNet:
-    """Build a network for ``classes`` classes and inputs of ``height`` x ``width`` pixels.
+    """Build a network for ``classes`` classes and inputs of ``height`` x ``width`` pixels; ``good_index`` is the good one.
 
     ``pretrained``: "hub" (timm's default weights), "none" (random), or a file of backbone weights whose keys match
     timm's (the classifier may differ; fp16 is cast to float32). Raises UsageError (unknown name or option, weights of
@@ -53,7 +59,7 @@ def build(
     config = getattr(features, "pretrained_cfg", None) or {}
     mean = _three(options.get("mean"), config.get("mean", IMAGENET_MEAN))
     std = _three(options.get("std"), config.get("std", IMAGENET_STD))
-    spec = NetSpec(backbone, classes, height, width, mean, std)
+    spec = NetSpec(backbone, classes, height, width, mean, std, good_index)
     nhwc = str(getattr(features, "output_fmt", "NCHW")).endswith("NHWC")
     channels = [info.channels()[i] for i in levels]
     return InspectionNet(_Levels(features, levels), channels, spec, channels_last_output=nhwc)

@@ -17,7 +17,10 @@ HEAD_WIDTH = 128
 
 @dataclass(frozen=True)
 class NetSpec:
-    """What is needed to build the same network again. ``backbone`` as `catalogue.build` takes it; sizes in pixels."""
+    """What is needed to build the same network again.
+
+    ``backbone`` as `catalogue.build` takes it; sizes in pixels; ``good_index`` is the good class.
+    """
 
     backbone: str
     classes: int
@@ -25,6 +28,7 @@ class NetSpec:
     width: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    good_index: int = 0
 
 
 class MapHead(nn.Module):
@@ -34,8 +38,9 @@ class MapHead(nn.Module):
     the good ones, and training the map trains the scores (README.md has what mean and maximum did instead).
     """
 
-    def __init__(self, channels: Sequence[int], classes: int, width: int = HEAD_WIDTH) -> None:
+    def __init__(self, channels: Sequence[int], classes: int, good_index: int = 0, width: int = HEAD_WIDTH) -> None:
         super().__init__()
+        self.good_index = good_index
         self.laterals = nn.ModuleList(
             nn.Sequential(nn.Conv2d(c, width, 1, bias=False), nn.BatchNorm2d(width)) for c in channels
         )
@@ -53,13 +58,18 @@ class MapHead(nn.Module):
         """Feature maps to ``(logits [N, K], map_logits [N, K, h_0, w_0])``."""
         weight = self.classifier.weight[:, :, None, None]
         map_logits = functional.conv2d(self.fuse(features), weight, self.classifier.bias)
-        return pool(map_logits), map_logits
+        return pool(map_logits, self.good_index), map_logits
 
 
-def pool(map_logits: Tensor) -> Tensor:
-    """``[N, K, h, w]`` to ``[N, K]``: log of the mean of exp (Pinheiro and Collobert 2015), a smooth maximum."""
+def pool(map_logits: Tensor, good_index: int) -> Tensor:
+    """``[N, K, h, w]`` to ``[N, K]``: each class's odds against good, averaged over the locations, as logits (good: 0).
+
+    The log-mean-exp of Pinheiro and Collobert (2015), taken of the margins over the good class: a location votes by how
+    much more of a defect than of a good surface it is.
+    """
+    margins = map_logits.float() - map_logits[:, good_index : good_index + 1].float()
     locations = map_logits.shape[-2] * map_logits.shape[-1]
-    pooled: Tensor = torch.logsumexp(map_logits.float().flatten(2), dim=2) - math.log(locations)
+    pooled: Tensor = torch.logsumexp(margins.flatten(2), dim=2) - math.log(locations)
     return pooled
 
 
@@ -74,7 +84,7 @@ class InspectionNet(nn.Module):
     ) -> None:
         super().__init__()
         self.features = features
-        self.head = MapHead(channels, spec.classes)
+        self.head = MapHead(channels, spec.classes, spec.good_index)
         self.spec = spec
         self.channels_last_output = channels_last_output
 

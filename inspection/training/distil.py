@@ -49,7 +49,6 @@ def distil(
             hard_label_share=student.hard_label_share,
             learning_rate=student.learning_rate,
             weight_decay=plan.weight_decay,
-            good_index=teacher.good_index,
         )
         precision = choose_precision(plan.precision, net, compute.accelerator)
         kept = fit(

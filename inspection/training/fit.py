@@ -6,6 +6,7 @@ reordered and they agree closely.
 
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
@@ -48,7 +49,6 @@ def train(
             net,
             learning_rate=plan.learning_rate,
             weight_decay=plan.weight_decay,
-            good_index=snapshot.classes.index(snapshot.good_class),
         )
         precision = choose_precision(plan.precision, net, compute.accelerator)
         kept = fit(
@@ -77,11 +77,12 @@ def load_data(
 def starting_network(snapshot: Snapshot, plan: TrainPlan, warm_start: Path | None) -> tuple[InspectionNet, str]:
     """The untrained network, and in words where its weights came from."""
     count = len(snapshot.classes)
+    common: Any = {"height": plan.height, "width": plan.width, "good_index": snapshot.classes.index(snapshot.good_class)}
     champion = load_trained(warm_start) if warm_start is not None else None
     if champion is not None and champion.backbone == plan.backbone:
-        net = catalogue.build(plan.backbone, count, pretrained="none", height=plan.height, width=plan.width)
+        net = catalogue.build(plan.backbone, count, pretrained="none", **common)
         return net, take_over(net, snapshot.classes, champion)
-    net = catalogue.build(plan.backbone, count, pretrained=plan.pretrained, height=plan.height, width=plan.width)
+    net = catalogue.build(plan.backbone, count, pretrained=plan.pretrained, **common)
     refused = f"; no warm start: the champion is a {champion.backbone}" if champion is not None else ""
     return net, f"pretrained: {plan.pretrained}{refused}"
 

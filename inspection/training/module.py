@@ -26,9 +26,9 @@ class Classifier(lightning.LightningModule):
     Where it is known which class lies where (good pictures, and boxes), every location of the map is taught as well.
     """
 
-    def __init__(self, net: InspectionNet, *, learning_rate: float, weight_decay: float, good_index: int = 0) -> None:
+    def __init__(self, net: InspectionNet, *, learning_rate: float, weight_decay: float) -> None:
         super().__init__()
-        self.net, self.good_index = net, good_index
+        self.net = net
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
         self.preprocess = Preprocess(net.spec.height, net.spec.width, net.spec.mean, net.spec.std)
         self.confusion = MulticlassConfusionMatrix(net.spec.classes)
@@ -43,7 +43,7 @@ class Classifier(lightning.LightningModule):
     def hard_loss(self, logits: Tensor, map_logits: Tensor, labels: Tensor, places: Tensor) -> Tensor:
         """Cross-entropy on the picture, with a little label smoothing, plus the map's."""
         picture = functional.cross_entropy(logits.float(), labels, label_smoothing=LABEL_SMOOTHING)
-        return picture + place_loss(map_logits, places, self.good_index)
+        return picture + place_loss(map_logits, places, self.net.spec.good_index)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One step's loss."""

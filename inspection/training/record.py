@@ -61,7 +61,14 @@ class Trained(Contract):
 
     def network(self) -> InspectionNet:
         """The network with its weights, in evaluation mode. Raises UsageError when the files do not fit together."""
-        net = catalogue.build(self.backbone, len(self.classes), pretrained="none", height=self.height, width=self.width)
+        net = catalogue.build(
+            self.backbone,
+            len(self.classes),
+            pretrained="none",
+            height=self.height,
+            width=self.width,
+            good_index=self.good_index,
+        )
         try:
             net.load_state_dict(load_file(self.weights))
         except (OSError, RuntimeError, SafetensorError) as error:
@@ -74,7 +81,7 @@ class Trained(Contract):
 
     def deploy_graph(self) -> DeployGraph:
         """What is exported for a device: frame -> scores, defect map."""
-        return DeployGraph(self.network(), self.preprocess(), self.good_index)
+        return DeployGraph(self.network(), self.preprocess())
 
 
 def save_trained(trained: Trained, state: dict[str, Tensor]) -> Trained:
