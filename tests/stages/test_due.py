@@ -1,0 +1,116 @@
+"""When a retrain is due."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from sqlalchemy.orm import Session
+
+from inspection.contracts import Limits
+from inspection.data.labels import Answer, record_answers
+from inspection.data.product import Product, RetrainPlan
+from inspection.data.products import save_product
+from inspection.stages.due import is_due
+from inspection.store.session import Store
+from inspection.store.tables import GateDecisionRow, PictureRow, PromotionRow, SnapshotRow
+
+PRODUCT = Product(
+    name="lid",
+    good_class="good",
+    classes=["good", "dent"],
+    limits=Limits(escape_rate=0.1, overkill_rate=0.1),
+    retrain=RetrainPlan(min_new_labels=3),
+)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """A store with the product and nothing else."""
+    with Store.open(f"sqlite:///{tmp_path}/e.db", f"file://{tmp_path}/blobs") as opened:
+        with opened.begin() as session:
+            save_product(session, PRODUCT)
+        yield opened
+
+
+def label(session: Session, *numbers: int) -> None:
+    """Pictures with an answer each."""
+    answers = []
+    for number in numbers:
+        sha256 = f"{number:064x}"
+        session.add(
+            PictureRow(
+                sha256=sha256, length=1, media_type="image/png", width=1, height=1, phash="0" * 16, product="lid",
+                part=f"p{number}", group=f"p{number}", source="import",
+            )
+        )  # fmt: skip
+        answers.append(
+            Answer(
+                product="lid", picture=sha256, origin="import", origin_id=sha256, label="good", boxes=[],
+                annotator="test", made_at=datetime.now(UTC),
+            )
+        )  # fmt: skip
+    session.flush()
+    record_answers(session, answers)
+
+
+def snapshot(session: Session, last_label: int) -> str:
+    """A snapshot that considered the labels up to ``last_label``."""
+    name = f"{last_label:064x}"
+    session.add(SnapshotRow(id=name, product="lid", last_label_id=last_label, counts={}))
+    session.flush()
+    return name
+
+
+def due(store: Store) -> bool:
+    """What the rule says now."""
+    with store.begin(read_only=True) as session:
+        return is_due(session, PRODUCT).due
+
+
+def test_a_retrain_is_due_from_the_planned_number_of_labels_on(store: Store) -> None:
+    """Two labels are too few, three are enough."""
+    with store.begin() as session:
+        label(session, 1, 2)
+    assert not due(store)
+    with store.begin() as session:
+        label(session, 3)
+    assert due(store)
+
+
+def test_a_snapshot_of_a_killed_retrain_settles_nothing(store: Store) -> None:
+    """Without a decision the labels still wait."""
+    with store.begin() as session:
+        label(session, 1, 2, 3)
+        snapshot(session, 3)
+    assert due(store)
+
+
+@pytest.mark.parametrize("answer", ["FAIL", "INSUFFICIENT"])
+def test_a_refusal_settles_the_labels_it_rests_on(store: Store, answer: str) -> None:
+    """The same labels would give the same answer; new ones may not."""
+    with store.begin() as session:
+        label(session, 1, 2, 3)
+        name = snapshot(session, 3)
+        session.add(GateDecisionRow(product="lid", gate=1, subject="run", snapshot=name, answer=answer, why="why", body={}))
+    assert not due(store)
+    with store.begin() as session:
+        label(session, 4, 5, 6)
+    assert due(store)
+
+
+def test_passing_a_gate_settles_nothing_until_the_model_is_promoted(store: Store) -> None:
+    """Between gate 1 and the ledger a killed worker must be followed by another."""
+    with store.begin() as session:
+        label(session, 1, 2, 3)
+        name = snapshot(session, 3)
+        session.add(GateDecisionRow(product="lid", gate=1, subject="run", snapshot=name, answer="PASS", why="why", body={}))
+    assert due(store)
+    with store.begin() as session:
+        session.add(
+            PromotionRow(
+                product="lid", serial=1, role="challenger", model_version="1", run_id="run", snapshot=name,
+                bundle="b" * 64, recipe="c" * 64, fencing_token=1, who="test", why="why",
+            )
+        )  # fmt: skip
+    assert not due(store)

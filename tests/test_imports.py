@@ -1,0 +1,39 @@
+"""What must not be imported, asserted in fresh processes (import-linter reads imports, this runs them)."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HEAVY = ("torch", "torchvision", "lightning", "timm", "mlflow", "prefect", "sqlalchemy", "fastapi", "cv2", "numpy")
+
+ALLOWED = [
+    ("inspection", ()),
+    ("edge_agent", ()),
+    ("pipelines", ()),
+    ("inspection.contracts", ()),
+    ("inspection.settings", ()),
+    ("inspection.cli", ()),
+    ("edge_agent.loop", ("cv2", "numpy")),
+    ("inspection.hub.app", ("sqlalchemy", "fastapi", "cv2", "numpy")),
+    ("inspection.stages.due", ("sqlalchemy", "cv2", "numpy")),
+]
+
+
+@pytest.mark.parametrize(("module", "allowed"), ALLOWED, ids=[module for module, _ in ALLOWED])
+def test_a_light_module_loads_nothing_heavy(module: str, allowed: tuple[str, ...]) -> None:
+    """A device and a command's help must not wait for, or need, what only training needs."""
+    code = f"import sys, {module}; print([m for m in {HEAVY!r} if m in sys.modules and m not in {allowed!r}])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("package", ["inspection", "edge_agent", "pipelines"])
+def test_a_package_root_is_a_docstring(package: str) -> None:
+    """Import-linter does not see a heavy import placed there."""
+    text = (Path(__file__).parents[1] / package / "__init__.py").read_text()
+    assert text.startswith('"""')
+    assert "import " not in text.split('"""')[2]
