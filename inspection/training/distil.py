@@ -42,11 +42,13 @@ def distil(
         net, origin = starting_network(snapshot, plan, warm_start)
         product = product.model_copy(update={"train": plan})
         data = load_data(snapshot, product, net, pictures, workdir, compute)
+        master = teacher.network()
         module = Distiller(
             net,
-            teacher.network(),
+            master,
             temperature=student.temperature,
             hard_label_share=student.hard_label_share,
+            teacher_bf16=choose_precision("auto", master, compute.accelerator) == "bf16",
             learning_rate=student.learning_rate,
             weight_decay=plan.weight_decay,
         )

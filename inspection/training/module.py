@@ -87,14 +87,16 @@ class Distiller(Classifier):
     """Trains a student on its teacher's answers to the very same augmented pictures (Hinton et al. 2015).
 
     Loss: ``hard_label_share`` x the classifier's loss + the rest x T^2 KL(teacher || student) at temperature T, on the
-    picture's logits and, where both maps have one size, on every location of the map.
+    picture's logits and, where both maps have one size, on every location of the map. ``teacher_bf16``:
+    the teacher answers in bf16, whatever precision the student trains in.
     """
 
     def __init__(self, net: InspectionNet, teacher: InspectionNet, *, temperature: float, hard_label_share: float,
+        teacher_bf16: bool = False,
                  **options: Any) -> None:  # fmt: skip
         super().__init__(net, **options)
         self.teacher = teacher.requires_grad_(False)
-        self.temperature, self.hard_label_share = temperature, hard_label_share
+        self.temperature, self.hard_label_share, self.teacher_bf16 = temperature, hard_label_share, teacher_bf16
         spec = teacher.spec
         self.teacher_preprocess = Preprocess(spec.height, spec.width, spec.mean, spec.std)
 
@@ -110,7 +112,7 @@ class Distiller(Classifier):
         """One step's loss."""
         images, labels, places, seen = batch
         self.teacher.eval()  # Lightning puts all children into training mode
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(seen.device.type, torch.bfloat16, enabled=self.teacher_bf16):
             wanted, wanted_map = self.teacher(seen)
         logits, map_logits = self.net(images)
         soft = self._divergence(logits, wanted)
