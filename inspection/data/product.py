@@ -30,6 +30,7 @@ class TrainPlan(Part):
     height: int = Field(default=224, ge=32, le=2048)
     width: int = Field(default=224, ge=32, le=2048)
     epochs: int = Field(default=30, ge=1)
+    warm_epochs: int | None = Field(default=None, ge=1)  # instead of `epochs` when started from the champion
     patience: int = Field(default=8, ge=1)
     batch_size: int = Field(default=32, ge=2)
     learning_rate: float = Field(default=1e-3, gt=0)
@@ -46,6 +47,7 @@ class StudentPlan(Part):
     backbone: str = "mobilenetv4_conv_small"
     pretrained: str = "none"
     epochs: int = Field(default=30, ge=1)
+    warm_epochs: int | None = Field(default=None, ge=1)  # instead of `epochs` when started from the champion's student
     learning_rate: float = Field(default=2e-3, gt=0)
     temperature: float = Field(default=2.0, gt=0)
     hard_label_share: float = Field(default=0.3, ge=0, le=1)

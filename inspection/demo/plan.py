@@ -16,10 +16,13 @@ from inspection.data.product import (
     TrainPlan,
 )
 from inspection.demo.images import images_schedule
-from inspection.demo.line import Schedule, rendered_schedule
+from inspection.demo.line import Schedule, Sizes, rendered_schedule
+from inspection.demo.renderer import Look
 
 SEED = 2026
 STATIONS = ("press-1", "press-2", "press-3")
+SIZES = Sizes(start=600, before=300, pool=360, after=300)
+LOOK = Look(contrast=1.4, defect_size=1.4)  # what a network learns from scratch on two cores in minutes
 QUICK = SchedulePlan(collect="*/2 * * * *", sync_labels="*/2 * * * *", retrain="* * * * *", watch="*/5 * * * *")
 
 
@@ -50,7 +53,7 @@ def _given(**values: Any) -> Mapping[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _product(name: str, schedule: Schedule, size: int, limits: Limits, ask: int, epochs: tuple[int, int]) -> Product:
+def _product(name: str, schedule: Schedule, size: int, limits: Limits, ask: int) -> Product:
     return Product(
         name=name,
         good_class=schedule.good_class,
@@ -61,11 +64,13 @@ def _product(name: str, schedule: Schedule, size: int, limits: Limits, ask: int,
             pretrained="none",
             height=size,
             width=size,
-            epochs=epochs[0],
-            patience=epochs[0],
+            epochs=14,
+            warm_epochs=9,
+            patience=14,
+            learning_rate=1.5e-3,
             warm_start=True,
         ),
-        student=StudentPlan(epochs=epochs[1], max_balanced_accuracy_drop=0.03, min_agreement=0.95),
+        student=StudentPlan(epochs=18, warm_epochs=10, max_balanced_accuracy_drop=0.03, min_agreement=0.95),
         collect=CollectPlan(max_tasks_per_run=ask, max_open_tasks=2 * ask, audit_share=0.5, disagree_share=0.3),
         retrain=RetrainPlan(min_new_labels=round(0.85 * ask)),
         rollout=RolloutPlan(first_group=[STATIONS[0]], success_verdicts=10, timeout_seconds=300.0),
@@ -75,9 +80,9 @@ def _product(name: str, schedule: Schedule, size: int, limits: Limits, ask: int,
 
 def rendered_plan() -> Plan:
     """The made-up product."""
-    schedule = rendered_schedule(SEED, STATIONS)
+    schedule = rendered_schedule(SEED, STATIONS, SIZES, look=LOOK)
     ask = 320
-    product = _product("lid", schedule, 128, Limits(escape_rate=0.15, overkill_rate=0.15), ask, (12, 12))
+    product = _product("lid", schedule, 112, Limits(escape_rate=0.15, overkill_rate=0.15), ask)
     return Plan(product, schedule, STATIONS, SEED, "rendered", 0.15, ask)
 
 
@@ -85,7 +90,7 @@ def images_plan(directory: Path, good: str) -> Plan:
     """A folder of real pictures."""
     schedule = images_schedule(directory, good, STATIONS, seed=SEED)
     ask = min(320, len(schedule.before) + len(schedule.pool))
-    product = _product("pictures", schedule, 128, Limits(escape_rate=0.4, overkill_rate=0.4), ask, (12, 12))
+    product = _product("pictures", schedule, 128, Limits(escape_rate=0.4, overkill_rate=0.4), ask)
     by_lot = product.retrain.model_copy(update={"group_by": "lot"})
     product = product.model_copy(update={"retrain": by_lot})
     return Plan(product, schedule, STATIONS, SEED, str(directory), 0.15, ask)

@@ -167,9 +167,7 @@ def _paragraph(answer: Answer, checks: Iterable[Check]) -> str:
     return f"{answer.value}: {'; '.join(deciding)}.{also}"
 
 
-def gate(
-    candidate: Scorecard, champion: Scorecard | None, limits: Limits, *, extra: Sequence[Check] = ()
-) -> GateAnswer:
+def gate(candidate: Scorecard, champion: Scorecard | None, limits: Limits, *, extra: Sequence[Check] = ()) -> GateAnswer:
     """Ask the gate. ``champion`` must have judged the same golden parts (IntegrityError otherwise); ``extra`` are
     further conditions (see `parity_checks`). The worst check decides."""
     level = limits.confidence

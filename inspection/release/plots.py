@@ -79,9 +79,7 @@ def worst_offenders(judged: Sequence[tuple[Verdict, str]], good_class: str, coun
     return [*passed, *rejected][:count]
 
 
-def offenders_figure(
-    offenders: Sequence[tuple[Verdict, str]], pictures: Mapping[str, Picture], good_class: str
-) -> Figure:
+def offenders_figure(offenders: Sequence[tuple[Verdict, str]], pictures: Mapping[str, Picture], good_class: str) -> Figure:
     """A grid of the worst offenders, each with truth, decision and defect score; ``pictures`` by verdict id."""
     rows = max(1, -(-len(offenders) // _COLUMNS))
     figure = Figure(figsize=(2.6 * _COLUMNS, 2.9 * rows), layout="constrained")

@@ -177,9 +177,7 @@ class Run:
         with _in_words(self._url, f"storing the model {name}"):
             return self._store_model(name, path, feed, signature)
 
-    def _store_model(
-        self, name: str, path: Path, feed: dict[str, npt.NDArray[np.uint8]], signature: ModelSignature
-    ) -> str:
+    def _store_model(self, name: str, path: Path, feed: dict[str, npt.NDArray[np.uint8]], signature: ModelSignature) -> str:
         logged = self._client.create_logged_model(self._experiment, name=name, source_run_id=self.id, model_type="onnx")
         described = Model(
             artifact_path=logged.artifact_location,

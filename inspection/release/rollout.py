@@ -265,9 +265,7 @@ def latest(session: Session, product: str) -> RolloutRow | None:
     return session.scalars(query.order_by(RolloutRow.id.desc()).limit(1)).first()
 
 
-def step(
-    session: Session, keys: Keys, product: Product, now: datetime, *, on_done: OnDone | None = None
-) -> list[str]:
+def step(session: Session, keys: Keys, product: Product, now: datetime, *, on_done: OnDone | None = None) -> list[str]:
     """Look at the evidence once and act on it; returns what happened, in words (empty: nothing did).
 
     ``on_done`` runs in this transaction when the last group has succeeded: promote the champion there.

@@ -39,7 +39,9 @@ def distil(
     plan = product.train.model_copy(update={"backbone": student.backbone, "pretrained": student.pretrained, **size})
     with isolate_rng():
         torch.manual_seed(plan.seed)
-        net, origin = starting_network(snapshot, plan, warm_start)
+        start = starting_network(snapshot, plan, warm_start)
+        net = start.net
+        epochs = start.epochs(student)
         product = product.model_copy(update={"train": plan})
         data = load_data(snapshot, product, net, pictures, workdir, compute)
         master = teacher.network()
@@ -54,8 +56,8 @@ def distil(
         )
         precision = choose_precision(plan.precision, net, compute.accelerator)
         kept = fit(
-            module, data, epochs=student.epochs, patience=student.epochs, precision=precision, compute=compute,
+            module, data, epochs=epochs, patience=epochs, precision=precision, compute=compute,
             on_epoch=on_epoch,
         )  # fmt: skip
-    origin = f"distilled from {teacher.backbone}; {origin}"
+    origin = f"distilled from {teacher.backbone}; {start.origin}"
     return keep(workdir / "trained", snapshot, net, kept, origin, precision, time.monotonic() - started)

@@ -5,13 +5,14 @@ reordered and they agree closely.
 """
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 
-from inspection.data.product import Product, TrainPlan
+from inspection.data.product import Product, StudentPlan, TrainPlan
 from inspection.data.snapshot_record import Snapshot
 from inspection.models import catalogue
 from inspection.models.network import InspectionNet
@@ -43,7 +44,8 @@ def train(
     compute, plan = compute or Compute(), product.train
     with isolate_rng():
         torch.manual_seed(plan.seed)
-        net, origin = starting_network(snapshot, plan, warm_start)
+        start = starting_network(snapshot, plan, warm_start)
+        net, origin = start.net, start.origin
         data = load_data(snapshot, product, net, pictures, workdir, compute)
         module = Classifier(
             net,
@@ -54,7 +56,7 @@ def train(
         kept = fit(
             module,
             data,
-            epochs=plan.epochs,
+            epochs=start.epochs(plan),
             patience=plan.patience,
             precision=precision,
             compute=compute,
@@ -74,17 +76,30 @@ def load_data(
     return data
 
 
-def starting_network(snapshot: Snapshot, plan: TrainPlan, warm_start: Path | None) -> tuple[InspectionNet, str]:
-    """The untrained network, and in words where its weights came from."""
+@dataclass(frozen=True)
+class Start:
+    """A network before training; ``origin`` says in words where its weights came from."""
+
+    net: InspectionNet
+    origin: str
+    warm: bool
+
+    def epochs(self, plan: TrainPlan | StudentPlan) -> int:
+        """How long to train: less from a champion's weights, where the plan says so."""
+        return plan.warm_epochs if self.warm and plan.warm_epochs else plan.epochs
+
+
+def starting_network(snapshot: Snapshot, plan: TrainPlan, warm_start: Path | None) -> Start:
+    """The champion's weights where they fit the plan, else the plan's pretrained ones."""
     count = len(snapshot.classes)
     common: Any = {"height": plan.height, "width": plan.width, "good_index": snapshot.classes.index(snapshot.good_class)}
     champion = load_trained(warm_start) if warm_start is not None else None
     if champion is not None and champion.backbone == plan.backbone:
         net = catalogue.build(plan.backbone, count, pretrained="none", **common)
-        return net, take_over(net, snapshot.classes, champion)
+        return Start(net, take_over(net, snapshot.classes, champion), warm=True)
     net = catalogue.build(plan.backbone, count, pretrained=plan.pretrained, **common)
     refused = f"; no warm start: the champion is a {champion.backbone}" if champion is not None else ""
-    return net, f"pretrained: {plan.pretrained}{refused}"
+    return Start(net, f"pretrained: {plan.pretrained}{refused}", warm=False)
 
 
 def take_over(net: InspectionNet, classes: list[str], champion: Trained) -> str:

@@ -253,6 +253,7 @@ def _flows(settings: Settings, environment: Mapping[str, str]) -> Service:
         "PREFECT_API_URL": f"{settings.prefect_url}/api",
         "PREFECT_HOME": str(_folder(settings, "prefect")),
         "MLFLOW_TRACKING_URI": settings.mlflow_url,
+        "OMP_WAIT_POLICY": "PASSIVE",  # a training that spins while it waits starves the servers beside it, and itself
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DO_NOT_TRACK": "1",
     }
