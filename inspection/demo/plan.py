@@ -65,7 +65,7 @@ def _product(name: str, schedule: Schedule, size: int, limits: Limits, ask: int)
             height=size,
             width=size,
             epochs=14,
-            warm_epochs=9,
+            warm_epochs=10,
             patience=14,
             learning_rate=1.5e-3,
             warm_start=True,
@@ -82,7 +82,7 @@ def rendered_plan() -> Plan:
     """The made-up product."""
     schedule = rendered_schedule(SEED, STATIONS, SIZES, look=LOOK)
     ask = 320
-    product = _product("lid", schedule, 112, Limits(escape_rate=0.15, overkill_rate=0.15), ask)
+    product = _product("lid", schedule, 112, Limits(escape_rate=0.25, overkill_rate=0.15), ask)
     return Plan(product, schedule, STATIONS, SEED, "rendered", 0.15, ask)
 
 
