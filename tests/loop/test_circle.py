@@ -30,7 +30,9 @@ def small_plan() -> Plan:
     """A circle that closes in minutes: fewer parts, smaller pictures, limits that only a broken model misses."""
     plan = rendered_plan()
     train = plan.product.train.model_copy(update={"height": 64, "width": 64, "epochs": 4, "warm_epochs": 2, "patience": 4})
-    student = plan.product.student.model_copy(update={"epochs": 4, "warm_epochs": 2, "min_agreement": 0.8, "max_balanced_accuracy_drop": 0.3})
+    student = plan.product.student.model_copy(
+        update={"epochs": 4, "warm_epochs": 2, "min_agreement": 0.8, "max_balanced_accuracy_drop": 0.3}
+    )
     product = plan.product.model_copy(
         update={
             "train": train,

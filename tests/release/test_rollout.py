@@ -52,9 +52,7 @@ def lay_out(session: Session) -> None:
     session.add_all([DeviceRow(name=f"d-{s}", station=s, token_sha256=sha256_hex(s.encode())) for s in STATIONS])
     for digest, kind in ((OLD, "bundle"), (NEW, "bundle"), (UNSIGNED, "bundle"), (RECIPE, "recipe")):
         envelope = None if digest == UNSIGNED else b"signed"
-        session.add(
-            BundleRow(sha256=digest, kind=kind, product="plate", name="x", version=1, length=1, envelope=envelope)
-        )
+        session.add(BundleRow(sha256=digest, kind=kind, product="plate", name="x", version=1, length=1, envelope=envelope))
     session.flush()
 
 

@@ -73,9 +73,7 @@ def test_bounds_without_a_miss_are_the_textbook_ones(parts: int, bound: float) -
 @given(st.integers(1, 60), st.floats(0.001, 0.999), st.sampled_from([0.9, 0.95, 0.99]))
 def test_the_upper_bound_covers(parts: int, rate: float, confidence: float) -> None:
     """Whatever the true rate, the bound is below it with a probability of at most 1 - confidence (summed exactly)."""
-    too_low = sum(
-        float(binom.pmf(k, parts, rate)) for k in range(parts + 1) if upper_bound(k, parts, confidence) < rate
-    )
+    too_low = sum(float(binom.pmf(k, parts, rate)) for k in range(parts + 1) if upper_bound(k, parts, confidence) < rate)
     assert too_low <= 1 - confidence + 1e-9
 
 
