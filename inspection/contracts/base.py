@@ -9,7 +9,7 @@ import json
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, model_validator
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256, lower-case hexadecimal")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
@@ -41,6 +41,19 @@ class Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True, serialize_by_alias=True)
 
 
+def _say_all(value: Any) -> None:
+    """Mark every field of a part, and of the parts within it, as said."""
+    if isinstance(value, Part):
+        value.__pydantic_fields_set__.update(type(value).model_fields)
+        for name in type(value).model_fields:
+            _say_all(getattr(value, name))
+    elif isinstance(value, dict):
+        _say_all(list(value.values()))
+    elif isinstance(value, list | tuple):
+        for one in value:
+            _say_all(one)
+
+
 class Contract(Part):
     """A versioned document. Subclasses set ``SCHEMA`` (``escapement.verdict/1.0``)."""
 
@@ -64,9 +77,21 @@ class Contract(Part):
             )
         return {k: v for k, v in data.items() if k != "schema_"} | {"schema": given}
 
+    @model_validator(mode="wrap")
+    @classmethod
+    def _spell_out(cls, data: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
+        """A document made here says all its values; one that was read (it names its schema) keeps to what it said."""
+        made = validate(data)
+        if isinstance(data, dict) and not {"schema", "schema_"} & data.keys():
+            _say_all(made)
+        return made
+
     def canonical(self) -> bytes:
-        """The canonical bytes: what is hashed, signed and stored."""
-        return canonical_json(self.model_dump(mode="json"))
+        """The canonical bytes: what is hashed, signed and stored.
+
+        A document that was read gives the bytes it was read from, also where this program knows fields it does not have.
+        """
+        return canonical_json(self.model_dump(mode="json", exclude_unset=True))
 
     @property
     def digest(self) -> str:

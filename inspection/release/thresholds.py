@@ -42,8 +42,9 @@ class Sweep:
 
     @property
     def thresholds(self) -> Floats:
-        """The candidates: reject from there on."""
-        return (self.low + self.high) / 2
+        """The candidates: reject from there on. The upper end, where no number lies between the two."""
+        middle = (self.low + self.high) / 2
+        return np.where(middle > self.low, middle, self.high)
 
     @property
     def escape_rate(self) -> Floats:
@@ -82,7 +83,8 @@ def _choose_ng(curve: Sweep, limits: Limits, cost: Floats) -> int:
 
 
 def _inconclusive(curve: Sweep, limits: Limits, ng: int) -> float:
-    free = float(curve.low[ng] + (curve.high[ng] - curve.low[ng]) / 4)
+    quarter = float(curve.low[ng] + (curve.high[ng] - curve.low[ng]) / 4)
+    free = quarter if quarter > curve.low[ng] else float(curve.thresholds[ng])
     affordable = np.flatnonzero(curve.overkill_rate[:ng] <= limits.overkill_rate)
     if curve.escape_rate[ng] <= limits.escape_rate or not affordable.size:
         return free

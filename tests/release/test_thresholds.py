@@ -90,11 +90,11 @@ scores_list = st.lists(st.floats(0, 1), max_size=25)
 
 @given(scores_list, scores_list)
 def test_every_recipe_is_ordered_and_rests_on_no_score(good: list[float], bad: list[float]) -> None:
-    """For any validation set: 0 < inconclusive <= ng < 1, and the sweep's counts are those of a plain count."""
+    """For any validation set: 0 < inconclusive <= ng <= 1, and the sweep's counts are those of a plain count."""
     if not good + bad:
         return
     found = band(good, bad)
-    assert 0 < found.inconclusive <= found.ng < 1
+    assert 0 < found.inconclusive <= found.ng <= 1
     curve = sweep(np.array(good + bad), np.array([False] * len(good) + [True] * len(bad)))
     for threshold, escapes, overkills in zip(curve.thresholds, curve.escapes, curve.overkills, strict=True):
         assert escapes == sum(s < threshold for s in bad)
