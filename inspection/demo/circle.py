@@ -1,9 +1,9 @@
 """One turn of the loop, as the demo drives it: each method is a stage, in the order they are defined."""
 
-import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import ParamSpec, TypeVar
 
 import numpy as np
@@ -34,6 +34,7 @@ RETRAIN_SECONDS = 900.0
 COLLECT_SECONDS = 120.0
 DRAIN_SECONDS = 180.0
 REFUSALS = ("Gate", "Rolled back")  # names of final states that are answers, not accidents
+POOL_PER_VERDICT = 4
 HELD = 1_000_000  # "so many wait": the feeder waits too
 
 
@@ -53,12 +54,18 @@ class Circle:
         self._rng = rng
         self._truth = TruthBook(settings.state / "line" / "truth.jsonl")
         self._flows = FlowRuns(settings.prefect_url)
-        self._feeding = threading.Event()
+        self._fed_stations: frozenset[str] = frozenset()
+        self._proving = ""  # the bundle a rollout is proving
+        self._fed_before: dict[tuple[str, str], int] = {}  # (bundle, station) -> pool parts fed before its rollout
         self._pool: list[Feeder] = []
         self._figures: dict[str, LineFigures] = {}
         self._last_label: datetime | None = None
         self._labels = 0
         self._first_bundle = ""
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._flows.close()
 
     # --- preparing ------------------------------------------------------------------------------------------------
 
@@ -96,7 +103,7 @@ class Circle:
             if time.monotonic() > deadline:
                 raise ServerError(f"{what}: not reached in {RETRAIN_SECONDS:.0f} s; the runs' logs are in Prefect")
             time.sleep(LOOK_SECONDS)
-        self._feeding.clear()
+        self._fed_stations = frozenset()
 
     def _look_for_refusals(self, since: datetime) -> None:
         for run in self._flows.recent(f"retrain/{self.plan.product.name}"):
@@ -109,10 +116,11 @@ class Circle:
         return "" if row is None else row.bundle
 
     def _feed_while_rolling_out(self) -> None:
-        if rollout_state(self.store, self.plan.product.name).state == "running":
-            self._feeding.set()
-        else:
-            self._feeding.clear()
+        """Parts pass the stations that have a bundle to prove; one that still waits for its first would say ERROR."""
+        rollout = rollout_state(self.store, self.plan.product.name)
+        reached = rollout.groups[: rollout.group + 1] if rollout.state == "running" else []
+        self._proving = rollout.bundle
+        self._fed_stations = frozenset(station for group in reached for station in group)
 
     def _start_pool(self) -> None:
         """Feeders of the pool, held until somebody needs parts on the line."""
@@ -123,14 +131,20 @@ class Circle:
                 spool_of(self.settings, station),
                 self._truth,
                 takt_seconds=self.plan.takt_seconds,
-                waiting=self._held_back,
+                waiting=partial(self._held_back, station),
             )
             self._pool.append(feeder.start())
 
-    def _held_back(self, fed: int) -> int:
-        """What the pool's feeders are told waits at the cameras: too much, unless parts are wanted."""
-        del fed
-        return 0 if self._feeding.is_set() else HELD
+    def _held_back(self, station: str, fed: int) -> int:
+        """What a pool's feeder is told waits at its camera: too much, unless a rollout wants parts there.
+
+        A rollout gets a few times the parts it needs and no more, so that one whose flow was killed, and that waits to
+        be carried on, does not use the pool up.
+        """
+        if station not in self._fed_stations:
+            return HELD
+        before = self._fed_before.setdefault((self._proving, station), fed)
+        return 0 if fed - before < POOL_PER_VERDICT * self.plan.product.rollout.success_verdicts else HELD
 
     # --- the line, measured ---------------------------------------------------------------------------------------
 
@@ -143,7 +157,7 @@ class Circle:
         self._figures["after"] = self._measure("after", self._champion())
 
     def _measure(self, phase: str, bundle: str) -> LineFigures:
-        self._feeding.clear()
+        self._fed_stations = frozenset()
         parts = self.plan.schedule.phase(phase)
         feeders = [self._feeder(phase, station).start() for station in self.plan.stations]
         for feeder in feeders:

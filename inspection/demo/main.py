@@ -72,6 +72,7 @@ def turn(
         memory = held.enter_context(MemoryWatch())
         store = held.enter_context(Store.open(settings.database_url, settings.blob_url))
         circle = Circle(settings, store, plan, console, np.random.default_rng(plan.seed))
+        held.callback(circle.close)
         servers = Supervisor(settings, environment=environment, on_event=_teller(console))
         held.callback(servers.stop)
         with timeline.stage("starting Label Studio, MLflow, Prefect, the flows and the hub; importing the labelled start"):

@@ -37,6 +37,7 @@ def small_plan() -> Plan:
         update={
             "train": train,
             "student": student,
+            "schedule": plan.product.schedule.model_copy(update={"watch": "* * * * *"}),  # it mends killed rollouts
             "limits": Limits(escape_rate=1.0, overkill_rate=1.0),
             "collect": plan.product.collect.model_copy(update={"max_tasks_per_run": 120}),
             "retrain": plan.product.retrain.model_copy(update={"min_new_labels": 80}),
@@ -108,6 +109,6 @@ def test_the_loop_closes_although_every_program_is_killed_once(tmp_path: Path) -
     assert told["before"]["parts"] == SIZES.before
     assert told["after"]["parts"] == SIZES.after
     assert told["label_studio"]["annotations"] >= 80
-    assert told["mlflow"]["versions"] == 2
+    assert told["mlflow"]["versions"] >= 2  # one more where a kill came between registering and signing
     assert {agent["digest"] for agent in told["agents"]} == {told["bundle"]["digest"]}
     assert all(agent["ledger_closes"] for agent in told["agents"])
