@@ -4,7 +4,9 @@ Invariants: a picture's row exists only after its bytes do; a refused picture le
 else; one `(device, boot, sequence)` names one verdict for ever.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -13,8 +15,8 @@ from inspection.contracts import Receipt, Verdict, defect_score, sha256_hex
 from inspection.data.pictures import PictureInfo, check_picture
 from inspection.data.product import Product
 from inspection.data.products import load_product
-from inspection.errors import InputError, IntegrityError, PictureError, UsageError
-from inspection.store.session import Store, exclusive, insert_new
+from inspection.errors import InputError, PictureError, UsageError
+from inspection.store.session import Store, exclusive, insert_all_new, insert_new
 from inspection.store.tables import PictureRow, QuarantineRow, VerdictRow
 
 MAX_QUARANTINED_BYTES = 1_000_000
@@ -119,29 +121,31 @@ def quarantine(store: Store, data: bytes, *, code: str, detail: str, source: str
             session.add(row)
 
 
-def accept_verdict(session: Session, verdict: Verdict) -> Receipt:
-    """Keep a verdict exactly once and say so.
+class RefusedVerdictError(InputError):
+    """``verdict`` cannot be kept; ``code`` is "unknown_product" or "verdict_conflict"."""
 
-    Raises InputError (``unknown_product``) when nobody knows its product, IntegrityError when another verdict is kept under
-    the same id or key: two agents then share a name, or one rewrote its history.
+    def __init__(self, message: str, code: str, verdict: Verdict) -> None:
+        super().__init__(message, code)
+        self.verdict = verdict
+
+
+def accept_verdicts(session: Session, verdicts: Sequence[Verdict]) -> list[Receipt]:
+    """Keep each verdict exactly once and say so, in order.
+
+    Raises RefusedVerdictError: nobody knows its product, or another verdict is kept under the same id or key (two agents
+    then share a name, or one rewrote its history).
     """
-    product = _product_of(session, verdict)
-    digest = verdict.digest
-    scored = product.good_class in verdict.scores
-    new = insert_new(
-        session,
-        VerdictRow,
-        **{name: getattr(verdict, name) for name in _SEARCHED},
-        mode=verdict.mode.value,
-        decision=verdict.decision.value,
-        defect_score=defect_score(verdict.scores, product.good_class) if scored else None,
-        picture=_held(session, verdict.frame_sha256),
-        sha256=digest,
-        body=verdict.model_dump(mode="json"),
-    )
-    if not new:
-        _check_same(session, verdict, digest)
-    return Receipt(kind="verdict", key=verdict.id, sha256=digest, new=new)
+    products = _products_of(session, verdicts)
+    held = _held(session, verdicts)
+    rows = [_row(verdict, products[verdict.product], held) for verdict in verdicts]
+    new = {key for (key,) in insert_all_new(session, VerdictRow, rows)}
+    receipts = []
+    for verdict, row in zip(verdicts, rows, strict=True):
+        if verdict.id not in new:
+            _check_same(session, verdict, row["sha256"])
+        receipts.append(Receipt(kind="verdict", key=verdict.id, sha256=row["sha256"], new=verdict.id in new))
+        new.discard(verdict.id)  # the same verdict again in one batch is not new
+    return receipts
 
 
 _SEARCHED = (
@@ -159,9 +163,23 @@ _SEARCHED = (
 )
 
 
-def _held(session: Session, sha256: str | None) -> str | None:
-    """A verdict's row names a picture only when its bytes are here; the hub names it when they come later."""
-    return sha256 if sha256 is not None and session.get(PictureRow, sha256) is not None else None
+def _row(verdict: Verdict, product: Product, held: set[str]) -> dict[str, Any]:
+    """A verdict's columns. It names a picture only when its bytes are here; the hub names it when they come later."""
+    scored = product.good_class in verdict.scores
+    return {name: getattr(verdict, name) for name in _SEARCHED} | {
+        "mode": verdict.mode.value,
+        "decision": verdict.decision.value,
+        "defect_score": defect_score(verdict.scores, product.good_class) if scored else None,
+        "picture": verdict.frame_sha256 if verdict.frame_sha256 in held else None,
+        "sha256": verdict.digest,
+        "body": verdict.model_dump(mode="json"),
+    }
+
+
+def _held(session: Session, verdicts: Sequence[Verdict]) -> set[str]:
+    """Which of the verdicts' pictures are here."""
+    frames = {verdict.frame_sha256 for verdict in verdicts if verdict.frame_sha256 is not None}
+    return set(session.scalars(select(PictureRow.sha256).where(PictureRow.sha256.in_(frames)))) if frames else set()
 
 
 def _check_known(store: Store, sha256: str, product: str) -> None:
@@ -173,11 +191,16 @@ def _check_known(store: Store, sha256: str, product: str) -> None:
         raise PictureError(said, "other_product")
 
 
-def _product_of(session: Session, verdict: Verdict) -> Product:
-    try:
-        return load_product(session, verdict.product)
-    except UsageError as error:
-        raise InputError(f"verdict {verdict.id} of {verdict.device}: {error}", "unknown_product") from error
+def _products_of(session: Session, verdicts: Sequence[Verdict]) -> dict[str, Product]:
+    found: dict[str, Product] = {}
+    for verdict in verdicts:
+        if verdict.product not in found:
+            try:
+                found[verdict.product] = load_product(session, verdict.product)
+            except UsageError as error:
+                said = f"verdict {verdict.id} of {verdict.device}: {error}"
+                raise RefusedVerdictError(said, "unknown_product", verdict) from error
+    return found
 
 
 def _check_same(session: Session, verdict: Verdict, digest: str) -> None:
@@ -185,7 +208,8 @@ def _check_same(session: Session, verdict: Verdict, digest: str) -> None:
     kept = session.scalars(select(VerdictRow).where(*key)).one_or_none() or session.get(VerdictRow, verdict.id)
     if kept is not None and kept.sha256 == digest:
         return
-    raise IntegrityError(
+    said = (
         f"verdict {verdict.id} of {verdict.device}, boot {verdict.boot}, number {verdict.sequence}: another verdict "
         "is kept under that id or number; do two agents run under one name, or did its journal go back?"
     )
+    raise RefusedVerdictError(said, "verdict_conflict", verdict)

@@ -12,9 +12,9 @@ from pydantic import TypeAdapter, ValidationError
 from sqlalchemy.orm import Session
 
 from inspection.contracts import Receipt, Verdict, sha256_hex
-from inspection.data.intake import accept_picture, accept_verdict, quarantine
+from inspection.data.intake import RefusedVerdictError, accept_picture, accept_verdicts, quarantine
 from inspection.data.products import load_product
-from inspection.errors import InputError, IntegrityError, PictureError
+from inspection.errors import PictureError
 from inspection.hub.auth import Caller
 from inspection.hub.state import Hub
 from inspection.store.tables import VerdictRow
@@ -94,8 +94,9 @@ def receive_verdicts(hub: Hub, caller: Caller, body: bytes) -> list[Receipt]:
     """
     try:
         verdicts = parse_verdicts(body)
+        _check_sender(caller, verdicts)
         with hub.store.begin() as session:
-            receipts = [_accept(session, caller, verdict) for verdict in verdicts]
+            receipts = _accept(session, verdicts)
     except RefusedError as error:
         hub.meters.refused.labels("verdict").inc()
         quarantine(hub.store, error.culprit or body, code=error.code, detail=str(error), source=caller.device)
@@ -104,17 +105,19 @@ def receive_verdicts(hub: Hub, caller: Caller, body: bytes) -> list[Receipt]:
     return receipts
 
 
-def _accept(session: Session, caller: Caller, verdict: Verdict) -> Receipt:
-    culprit = verdict.canonical()
-    if verdict.device != caller.device:
-        said = f"verdict {verdict.id} names device {verdict.device}, but the token is that of {caller.device}"
-        raise RefusedError(said, status=403, code="foreign_verdict", culprit=culprit)
+def _check_sender(caller: Caller, verdicts: Sequence[Verdict]) -> None:
+    for verdict in verdicts:
+        if verdict.device != caller.device:
+            said = f"verdict {verdict.id} names device {verdict.device}, but the token is that of {caller.device}"
+            raise RefusedError(said, status=403, code="foreign_verdict", culprit=verdict.canonical())
+
+
+def _accept(session: Session, verdicts: Sequence[Verdict]) -> list[Receipt]:
     try:
-        return accept_verdict(session, verdict)
-    except InputError as error:
-        raise RefusedError(str(error), status=422, code=error.code, culprit=culprit) from error
-    except IntegrityError as error:
-        raise RefusedError(str(error), status=409, code="verdict_conflict", culprit=culprit) from error
+        return accept_verdicts(session, verdicts)
+    except RefusedVerdictError as error:
+        status = 409 if error.code == "verdict_conflict" else 422
+        raise RefusedError(str(error), status=status, code=error.code, culprit=error.verdict.canonical()) from error
 
 
 def _count(hub: Hub, verdicts: Sequence[Verdict], receipts: Sequence[Receipt]) -> None:

@@ -5,7 +5,7 @@ become our own errors here and nowhere else.
 """
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
@@ -69,12 +69,24 @@ class Store:
 
 def insert_new(session: Session, row: type[Base], **values: Any) -> bool:
     """Insert a row unless a unique key holds it already; True when it is new. Keys are the mapped attribute names."""
+    return bool(insert_all_new(session, row, [values]))
+
+
+def insert_all_new(session: Session, row: type[Base], rows: Sequence[Mapping[str, Any]]) -> list[tuple[Any, ...]]:
+    """Insert the rows that no unique key holds yet, in one statement; the primary keys of the new ones.
+
+    All rows name the same attributes, by their mapped names.
+    """
+    if not rows:
+        return []
     session.flush()
     make = postgresql.insert if is_postgresql(session) else sqlite.insert
+    mapper = inspect(row)
     # By attribute, not by column name: `group` is kept in a column `group_key`.
-    statement = make(row).values({getattr(row, name): value for name, value in values.items()})
-    key = inspect(row).primary_key
-    return session.execute(statement.on_conflict_do_nothing().returning(*key)).first() is not None
+    columns = [{mapper.columns[name].key: value for name, value in values.items()} for values in rows]
+    statement = make(row).on_conflict_do_nothing().returning(*mapper.primary_key)
+    # Core, not ORM: no object is made, and the statement is compiled once for all rows.
+    return [tuple(key) for key in session.connection().execute(statement, columns)]
 
 
 def exclusive(session: Session, name: str) -> None:

@@ -4,9 +4,9 @@ import pytest
 from sqlalchemy import select
 
 from inspection.contracts import Decision, Verdict
-from inspection.data.intake import MAX_QUARANTINED_BYTES, accept_picture, accept_verdict
+from inspection.data.intake import MAX_QUARANTINED_BYTES, RefusedVerdictError, accept_picture, accept_verdicts
 from inspection.data.products import save_product
-from inspection.errors import InputError, IntegrityError, PictureError, UsageError
+from inspection.errors import InputError, PictureError, UsageError
 from inspection.store.session import Store
 from inspection.store.tables import PictureRow, QuarantineRow, VerdictRow, utc_now
 from tests.data.conftest import LIMITS, PRODUCT, encode, texture
@@ -93,9 +93,9 @@ def test_a_verdict_is_kept_exactly_once(store: Store) -> None:
     """Sending it again gives the same receipt, marked as known."""
     sent = verdict()
     with store.begin() as session:
-        first = accept_verdict(session, sent)
+        (first,) = accept_verdicts(session, [sent])
     with store.begin() as session:
-        second = accept_verdict(session, Verdict.parse(sent.canonical()))
+        (second,) = accept_verdicts(session, [Verdict.parse(sent.canonical())])
         row = session.scalars(select(VerdictRow)).one()
     assert (first.new, second.new, first.sha256) == (True, False, sent.digest)
     assert second.sha256 == first.sha256
@@ -108,22 +108,35 @@ def test_a_rewritten_verdict_is_refused(store: Store, changes: dict[str, object]
     """Another body under the same key or id is a contradiction, and the first one stays."""
     sent = verdict()
     with store.begin() as session:
-        accept_verdict(session, sent)
-    with pytest.raises(IntegrityError, match="another verdict"), store.begin() as session:
-        accept_verdict(session, sent.model_copy(update=changes))
+        accept_verdicts(session, [sent])
+    with pytest.raises(RefusedVerdictError, match="another verdict") as caught, store.begin() as session:
+        accept_verdicts(session, [verdict(id="v9", sequence=9), sent.model_copy(update=changes)])
+    assert (caught.value.code, caught.value.verdict.id) == ("verdict_conflict", changes.get("id", sent.id))
     with store.begin(read_only=True) as session:
         assert session.scalars(select(VerdictRow.sha256)).one() == sent.digest
+
+
+def test_a_batch_tells_what_was_new(store: Store) -> None:
+    """Receipts come in order; the same verdict twice in one batch is one row, and a missing picture is not named."""
+    with store.begin() as session:
+        known, other = verdict(), verdict(id="v2", sequence=2, frame_sha256="0" * 64)
+        accept_verdicts(session, [known])
+        receipts = accept_verdicts(session, [other, known, other])
+        rows = session.scalars(select(VerdictRow).order_by(VerdictRow.id)).all()
+    assert [(r.key, r.new) for r in receipts] == [("v2", True), (known.id, False), ("v2", False)]
+    assert len(rows) == 2
+    assert [row.picture for row in rows if row.id == "v2"] == [None]
 
 
 def test_a_verdict_of_an_unknown_product_is_bad_input(store: Store) -> None:
     """The agent is told what is wrong, with a code that can be counted."""
     with pytest.raises(InputError, match="no product 'box'") as caught, store.begin() as session:
-        accept_verdict(session, verdict(product="box"))
+        accept_verdicts(session, [verdict(product="box")])
     assert caught.value.code == "unknown_product"
 
 
 def test_an_error_verdict_has_no_score(store: Store) -> None:
     """Without scores nothing is made up."""
     with store.begin() as session:
-        accept_verdict(session, verdict(decision="ERROR", scores={}, defect_class=None))
+        accept_verdicts(session, [verdict(decision="ERROR", scores={}, defect_class=None)])
         assert session.scalars(select(VerdictRow.defect_score)).one() is None

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from inspection.contracts import Box, Ledger, Manifest, Origin, SelfTestCase, Verdict, sha256_hex
 from inspection.contracts.fleet import AgentState
 from inspection.contracts.manifest import InputDescription
-from inspection.data.intake import accept_picture, accept_verdict
+from inspection.data.intake import accept_picture, accept_verdicts
 from inspection.store.session import Store
 from inspection.store.tables import (
     BundleRow,
@@ -52,8 +52,7 @@ def seed_line(store: Store, *, judged: int = 240, audited: int = 40, escaped: in
     for station in ("press-1", "press-2"):
         verdicts = [_verdict(draw, station, number) for number in range(1, judged + 1)]
         with store.begin() as session:
-            for one in verdicts:
-                accept_verdict(session, one)
+            accept_verdicts(session, verdicts)
         passed = [one for one in verdicts if one.decision == "OK"][:audited]
         rejected = [one for one in verdicts if one.decision == "NG"][-12:]
         for index, one in enumerate(passed):
@@ -73,7 +72,7 @@ def hostile_part(store: Store) -> Verdict:
         reason="</p><script>alert(2)</script>",
     )
     with store.begin() as session:
-        accept_verdict(session, one)
+        accept_verdicts(session, [one])
     keep_picture(store, one, "ng")
     return one
 

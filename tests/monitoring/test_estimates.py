@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from inspection.contracts import Verdict
-from inspection.data.intake import accept_verdict
+from inspection.data.intake import accept_verdicts
 from inspection.data.labels import IMPORT, retract
 from inspection.monitoring.estimates import FieldEstimate, estimate_field, share
 from inspection.store.session import Store
@@ -91,7 +91,7 @@ def ok(number: int, **changes: object) -> Verdict:
 def put(store: Store, *verdicts: Verdict) -> None:
     with store.begin() as session:
         for one in verdicts:
-            accept_verdict(session, one)
+            accept_verdicts(session, [one])
 
 
 def estimate(store: Store) -> FieldEstimate:

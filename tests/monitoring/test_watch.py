@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from inspection.contracts import Ledger, Report, sha256_hex
 from inspection.contracts.fleet import AgentState
-from inspection.data.intake import accept_verdict
+from inspection.data.intake import accept_verdicts
 from inspection.monitoring.drift import errors_rose, score_shift
 from inspection.monitoring.watch import watch
 from inspection.store.session import Store
@@ -38,7 +38,7 @@ def line(store: Store, scores: list[float], *, digest: str = NEW, errors: int = 
             changes = {"decision": "ERROR", "defect_class": None, "scores": {}} if broken else {}
             values = {"scores": {"good": 1 - score, "scratch": score}, "bundle_digest": digest} | changes
             at = NOW - timedelta(seconds=5000 - number)
-            accept_verdict(session, verdict(number, captured_at=at, **values))
+            accept_verdicts(session, [verdict(number, captured_at=at, **values)])
 
 
 def test_a_line_that_is_well_gives_no_finding(store: Store) -> None:

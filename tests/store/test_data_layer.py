@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from inspection.contracts import Limits, Verdict
-from inspection.data.intake import accept_picture, accept_verdict
+from inspection.data.intake import accept_picture, accept_verdicts
 from inspection.data.labels import Answer, count_new_labels, current_labels, last_label_id, record_answers, retract
 from inspection.data.product import Product
 from inspection.data.products import save_product
@@ -87,11 +87,13 @@ def test_snapshots_and_looks(store: Store, filled: list[str]) -> None:
 def test_choices_come_from_unlabelled_pictures_with_a_verdict(store: Store, filled: list[str]) -> None:
     """The ranked query works on both databases."""
     with store.begin() as session:
-        receipts = [accept_verdict(session, verdict(p, n + 1)).new for n, p in enumerate(filled[15:25])]
-        again = accept_verdict(session, verdict(filled[15], 1)).new
+        receipts = accept_verdicts(session, [verdict(p, n + 1) for n, p in enumerate(filled[15:25])])
+        again = accept_verdicts(session, [verdict(filled[15], 1)])
     with store.begin(read_only=True) as session:
         chosen = choose(session, "lid", budget=50, rng=random.Random(0))
-    assert (all(receipts), again, {c.picture for c in chosen}) == (True, False, set(filled[20:25]))
+    assert {r.new for r in receipts} == {True}
+    assert [r.new for r in again] == [False]
+    assert {c.picture for c in chosen} == set(filled[20:25])
 
 
 def test_a_refused_picture_is_counted_once(store: Store, filled: list[str]) -> None:
