@@ -1,26 +1,29 @@
 """Selection: which pictures are worth an operator's time. Chosen by the latest verdict on each picture.
 
-Invariants: a picture is asked about once; the audit share is drawn at random from passed parts, whatever the model thinks
-of them, so that escapes can be estimated without bias; the same ``rng`` state gives the same choice.
+Invariants: a picture is asked about once; audits are drawn at random from the pictures of passed parts that their device
+drew at random, and those are chosen in no other way, so that escapes can be estimated without bias; the same ``rng`` state
+gives the same choice.
 """
 
 import math
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, and_, func, select
 from sqlalchemy.orm import Session
 
 from inspection.contracts import ANY_DEFECT, Decision
 from inspection.data.labels import name_of
-from inspection.data.product import CollectPlan, Product
+from inspection.data.product import Product
 from inspection.data.products import load_product
 from inspection.store.tables import LabelRow, PictureRow, TaskRow, VerdictRow
 
 PURPOSE = "label"
 AUDIT, DISAGREE, UNCERTAIN = "audit", "disagree", "uncertain"
+_DOUBTED = (Decision.NG, Decision.INCONCLUSIVE)
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class _Candidate:
     picture: str
     verdict: str
     decision: str
+    audited: bool  # the device kept the picture because it drew the passed part at random
     doubt: float  # the higher, the less certain the verdict
 
 
@@ -44,7 +48,7 @@ def choose(session: Session, product: str | Product, *, budget: int, rng: random
     """Up to ``budget`` pictures, fewer when the plan's ``max_open_tasks`` unanswered questions are reached.
 
     Shares of the budget by `CollectPlan`: passed parts at random (audit), NG and INCONCLUSIVE ones at random (disagree),
-    the rest by doubt. What one share cannot fill the most doubtful pictures get.
+    the rest by doubt. What one share cannot fill the most doubtful pictures get, and then more audits.
     """
     plan = load_product(session, name_of(product)).collect
     room = min(budget, plan.max_open_tasks - open_tasks(session, product))
@@ -52,39 +56,35 @@ def choose(session: Session, product: str | Product, *, budget: int, rng: random
         return []
     candidates = _candidates(session, name_of(product))
     taken: dict[str, Choice] = {}
-    for why, count, wanted in _portions(plan, room):
-        _draw(candidates, taken, why, count, rng, wanted)
-    doubtful = sorted(candidates, key=lambda c: (-c.doubt, c.picture))
-    rest = (c for c in doubtful if c.picture not in taken)
-    for candidate, _ in zip(rest, range(room - len(taken)), strict=False):
-        taken[candidate.picture] = Choice(candidate.picture, UNCERTAIN, candidate.verdict)
+    audits = [c for c in candidates if c.audited]
+    others = [c for c in candidates if not c.audited]
+    doubted = [c for c in others if c.decision in _DOUBTED]
+    _take(taken, AUDIT, _shuffled(audits, rng), round(room * plan.audit_share))
+    _take(taken, DISAGREE, _shuffled(doubted, rng), round(room * plan.disagree_share))
+    _take(taken, UNCERTAIN, sorted(others, key=lambda c: (-c.doubt, c.picture)), room - len(taken))
+    _take(taken, AUDIT, _shuffled(audits, rng), room - len(taken))
     return list(taken.values())
 
 
 def open_tasks(session: Session, product: str | Product) -> int:
     """How many questions about a product wait for an answer."""
-    waiting = (TaskRow.product == name_of(product), TaskRow.purpose == PURPOSE, TaskRow.answered_at.is_(None))
-    return session.scalar(select(func.count()).select_from(TaskRow).where(*waiting)) or 0
+    return session.scalar(select(func.count()).select_from(TaskRow).where(waits(product))) or 0
 
 
-def _portions(plan: CollectPlan, room: int) -> list[tuple[str, int, Callable[[_Candidate], bool]]]:
-    doubted = (Decision.NG, Decision.INCONCLUSIVE)
-    return [
-        (AUDIT, round(room * plan.audit_share), lambda c: c.decision == Decision.OK),
-        (DISAGREE, round(room * plan.disagree_share), lambda c: c.decision in doubted),
-    ]
+def waits(product: str | Product) -> ColumnElement[bool]:
+    """The condition on a row that its question about a product waits for an answer."""
+    mine = and_(TaskRow.product == name_of(product), TaskRow.purpose == PURPOSE)
+    return and_(mine, TaskRow.answered_at.is_(None), TaskRow.closed_at.is_(None))
 
 
-def _draw(
-    candidates: Sequence[_Candidate],
-    taken: dict[str, Choice],
-    why: str,
-    count: int,
-    rng: random.Random,
-    wanted: Callable[[_Candidate], bool],
-) -> None:
-    pool = [c for c in candidates if c.picture not in taken and wanted(c)]
-    for candidate in rng.sample(pool, min(count, len(pool))):
+def _shuffled(candidates: Sequence[_Candidate], rng: random.Random) -> list[_Candidate]:
+    return rng.sample(candidates, len(candidates))
+
+
+def _take(taken: dict[str, Choice], why: str, ordered: Iterable[_Candidate], count: int) -> None:
+    """The first ``count`` that are not taken yet."""
+    free = (c for c in ordered if c.picture not in taken)
+    for candidate in islice(free, max(0, count)):
         taken[candidate.picture] = Choice(candidate.picture, why, candidate.verdict)
 
 
@@ -105,9 +105,14 @@ def _candidates(session: Session, product: str) -> list[_Candidate]:
     wanted = select(VerdictRow)
     rows = session.scalars(wanted.join(latest, latest.c.id == VerdictRow.id).where(latest.c.place == 1))
     found = [
-        _Candidate(str(row.picture), row.id, row.decision, _doubt(row.decision, row.defect_score, row.body)) for row in rows
+        _Candidate(str(row.picture), row.id, row.decision, _audited(row), _doubt(row.decision, row.defect_score, row.body))
+        for row in rows
     ]
     return sorted(found, key=lambda c: c.picture)
+
+
+def _audited(row: VerdictRow) -> bool:
+    return row.decision == Decision.OK and row.picture_why == AUDIT
 
 
 def _doubt(decision: str, defect_score: float | None, body: dict[str, Any]) -> float:

@@ -141,7 +141,7 @@ def _waiting(session: Session, product: Product, purpose: str) -> list[_Open]:
         select(TaskRow, PictureRow)
         .join(PictureRow, PictureRow.sha256 == TaskRow.picture)
         .where(TaskRow.product == product.name, TaskRow.purpose == purpose)
-        .where(TaskRow.label_studio_id.is_(None), TaskRow.answered_at.is_(None))
+        .where(TaskRow.label_studio_id.is_(None), TaskRow.answered_at.is_(None), TaskRow.closed_at.is_(None))
         .order_by(TaskRow.id)
     ).all()
     ids = {task.verdict for task, _ in rows if task.verdict}
@@ -152,13 +152,22 @@ def _waiting(session: Session, product: Product, purpose: str) -> list[_Open]:
 
 def _forget_replaced(session: Session, product: Product, space: str) -> None:
     """When the project is another one than last time, its unanswered tasks are gone: ask again."""
-    name = f"label_studio/{product.name}/project"
-    known = session.get(WatermarkRow, name)
-    if known is None:
-        session.add(WatermarkRow(name=name, value=space))
-    elif known.value != space:
-        known.value = space
+    known = project_of_tasks(session, product)
+    if known == space:
+        return
+    session.merge(WatermarkRow(name=_project_name(product), value=space))
+    if known is not None:
         session.execute(update(TaskRow).where(TaskRow.product == product.name).values(label_studio_id=None))
+
+
+def project_of_tasks(session: Session, product: Product) -> str | None:
+    """The name space (`inspection.labelling.answers.namespace`) of the project a product's tasks were last made in."""
+    row = session.get(WatermarkRow, _project_name(product))
+    return row.value if row else None
+
+
+def _project_name(product: Product) -> str:
+    return f"label_studio/{product.name}/project"
 
 
 def _adopt(

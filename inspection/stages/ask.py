@@ -13,8 +13,9 @@ from pydantic import BaseModel, ConfigDict
 
 from inspection.data.product import Product
 from inspection.data.products import load_product
-from inspection.data.selection import choose
+from inspection.data.selection import choose, open_tasks
 from inspection.hub.links import picture_link
+from inspection.labelling.closing import close_dead_ends
 from inspection.labelling.port import LabelStudio
 from inspection.labelling.project import ensure_project
 from inspection.labelling.pull import pull_labels
@@ -31,12 +32,14 @@ class AskReport(BaseModel):
 
     project_id: int
     chosen: dict[str, int]  # why -> pictures
+    closed: int  # open questions found skipped or deleted; looked for when they stand in the way of new ones
     pushed: dict[str, Any]
 
     def in_words(self) -> str:
         """One line for people."""
         reasons = ", ".join(f"{count} {why}" for why, count in sorted(self.chosen.items())) or "nothing new"
-        return f"asked about {reasons}; Label Studio project {self.project_id}: {self.pushed}"
+        closed = f"; closed {self.closed} skipped or deleted questions" if self.closed else ""
+        return f"asked about {reasons}; Label Studio project {self.project_id}: {self.pushed}{closed}"
 
 
 class PullWords(BaseModel):
@@ -72,12 +75,15 @@ def ask_operators(settings: Settings, store: Store, product_name: str, rng: rand
     with _studio(settings) as studio:
         project_id = ensure_project(studio, product)
         with store.begin(read_only=True) as session:
+            crowded = open_tasks(session, product) + product.collect.max_tasks_per_run > product.collect.max_open_tasks
+        closed = close_dead_ends(store, studio, product, project_id) if crowded else 0
+        with store.begin(read_only=True) as session:
             choices = choose(session, product, budget=product.collect.max_tasks_per_run, rng=rng)
         pushed = push_tasks(store, studio, product, project_id, choices, lambda sha256: picture_link(settings, sha256))
     chosen: dict[str, int] = {}
     for choice in choices:
         chosen[choice.why] = chosen.get(choice.why, 0) + 1
-    return AskReport(project_id=project_id, chosen=chosen, pushed=asdict(pushed))
+    return AskReport(project_id=project_id, chosen=chosen, closed=closed, pushed=asdict(pushed))
 
 
 def pull_answers(settings: Settings, store: Store, product_name: str) -> PullWords:

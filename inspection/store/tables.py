@@ -184,6 +184,7 @@ class TaskRow(Base):
     label_studio_id: Mapped[int | None] = mapped_column(BigInteger, unique=True)
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
     answered_at: Mapped[datetime | None]
+    closed_at: Mapped[datetime | None]  # skipped, or deleted in Label Studio: no answer is waited for
 
 
 class LabelRow(Base):

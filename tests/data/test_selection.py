@@ -8,12 +8,12 @@ from datetime import timedelta
 import pytest
 
 from inspection.contracts import Verdict
-from inspection.data.intake import accept_verdict
+from inspection.data.intake import accept_verdicts
 from inspection.data.labels import record_answers
 from inspection.data.products import save_product
 from inspection.data.selection import Choice, choose, open_tasks
 from inspection.store.session import Store
-from inspection.store.tables import TaskRow, utc_now
+from inspection.store.tables import TaskRow, VerdictRow, utc_now
 from tests.data.conftest import PRODUCT, answer, texture
 
 Add = Callable[..., str]
@@ -24,7 +24,9 @@ NOW = utc_now()
 def judge(store: Store, add: Add) -> Callable[..., str]:
     """A stored picture with a verdict; returns its digest."""
 
-    def judged(number: int, decision: str, dent: float, *, picture: str | None = None, later: int = 0) -> str:
+    def judged(
+        number: int, decision: str, dent: float, *, picture: str | None = None, later: int = 0, why: str | None = None
+    ) -> str:
         sha256 = picture or add(texture(number), part=str(number))
         body = {
             "id": f"v{number}-{later}",
@@ -42,7 +44,9 @@ def judge(store: Store, add: Add) -> Callable[..., str]:
             "agent_version": "0.1",
         }
         with store.begin() as session:
-            accept_verdict(session, Verdict.model_validate(body))
+            (receipt,) = accept_verdicts(session, [Verdict.model_validate(body)])
+            default = "audit" if decision == "OK" else decision.lower()
+            session.get_one(VerdictRow, receipt.key).picture_why = why or default
         return sha256
 
     return judged
@@ -73,7 +77,8 @@ def test_doubt_is_nearness_to_a_threshold_and_inconclusive_first(store: Store, j
     plan = PRODUCT.collect.model_copy(update={"audit_share": 0.0, "disagree_share": 0.0})
     with store.begin() as session:
         save_product(session, PRODUCT.model_copy(update={"collect": plan}))
-    near, far, between = judge(1, "OK", 0.39), judge(2, "NG", 0.95), judge(3, "INCONCLUSIVE", 0.5)
+    near = judge(1, "OK", 0.39, why="near_threshold")
+    far, between = judge(2, "NG", 0.95), judge(3, "INCONCLUSIVE", 0.5)
     assert [c.picture for c in chosen(store, 3)] == [between, near, far]
 
 
@@ -83,6 +88,17 @@ def test_audits_are_drawn_from_all_passed_parts(store: Store, judge: Callable[..
     drawn = Counter(c.picture for seed in range(400) for c in chosen(store, 3, seed) if c.why == "audit")
     assert set(drawn) == set(passed)
     assert max(drawn.values()) < 2 * min(drawn.values())
+
+
+def test_only_what_the_device_drew_at_random_is_an_audit(store: Store, judge: Callable[..., str]) -> None:
+    """A passed part kept for its score is asked about as uncertain; a drawn one never is, however doubtful."""
+    near = {judge(number, "OK", 0.1, why="near_threshold") for number in range(3)}
+    drawn = {judge(100 + number, "OK", 0.39) for number in range(6)}
+    for budget in (4, 6, 9):
+        why = {c.picture: c.why for c in chosen(store, budget)}
+        assert {picture for picture, reason in why.items() if reason == "audit"} <= drawn
+        assert {picture for picture, reason in why.items() if reason == "uncertain"} <= near
+        assert len(why) == budget
 
 
 def test_the_same_rng_gives_the_same_choice(store: Store, judge: Callable[..., str]) -> None:
@@ -140,5 +156,5 @@ def test_a_verdict_without_its_picture_is_not_chosen(store: Store) -> None:
         "agent_version": "0.1",
     }
     with store.begin() as session:
-        accept_verdict(session, Verdict.model_validate(body))
+        accept_verdicts(session, [Verdict.model_validate(body)])
     assert chosen(store, 10) == []
