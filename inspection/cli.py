@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,9 +81,14 @@ def up(state: Path | None, ephemeral: bool, host: str | None) -> None:
 
     Example: inspection up --state /srv/escapement
     """
+    from inspection.up.compose import temporary_settings
     from inspection.up.run import run_up
 
-    sys.exit(run_up(_settings(state), environment=os.environ, ephemeral=ephemeral, host=host))
+    if ephemeral and state is not None:
+        raise UsageError("--ephemeral makes a folder of its own: leave --state away")
+    with temporary_settings() if ephemeral else nullcontext(_settings(state)) as settings:
+        code = run_up(settings, environment=os.environ, host=host)
+    sys.exit(code)
 
 
 @main.command(context_settings={"ignore_unknown_options": False})

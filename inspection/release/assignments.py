@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from inspection.contracts import Assignment, Mode, Target, TargetKind
 from inspection.errors import UsageError
-from inspection.release.signing import Keys, sign_assignment
+from inspection.release.signing import Keys, sign_assignment, trust_root, verify_assignment
 from inspection.store.session import exclusive
 from inspection.store.tables import AssignmentRow, BundleRow, StationRow
 
@@ -30,6 +30,26 @@ def newest_assignment(session: Session, station: str) -> AssignmentRow | None:
     """What a station shall run now; None when it was never assigned anything."""
     query = select(AssignmentRow).where(AssignmentRow.station == station)
     return session.scalars(query.order_by(AssignmentRow.serial.desc()).limit(1)).first()
+
+
+def bring_in_step(
+    session: Session, keys: Keys, product: str, bundle: str, recipe: str, *, now: datetime | None = None
+) -> list[str]:
+    """Assign what stations of a product lack: these targets where one never got any, its own again where its mode or audit
+    share changed since. For a product without a rollout under way. Returns what was done, in words."""
+    done = []
+    query = select(StationRow).where(StationRow.product == product).order_by(StationRow.name)
+    for station in session.scalars(query).all():
+        last = newest_assignment(session, station.name)
+        if last is None:
+            assign(session, keys, station.name, bundle, recipe, now=now)
+            done.append(f"{station.name} is new and gets the champion")
+            continue
+        said = verify_assignment(last.envelope, trust_root(keys))
+        if (said.mode.value, said.audit_share) != (station.mode, station.audit_share):
+            assign(session, keys, station.name, last.bundle, last.recipe, now=now)
+            done.append(f"{station.name} is told its mode {station.mode} and audit share {station.audit_share:g}")
+    return done
 
 
 def assign(

@@ -15,6 +15,7 @@ from inspection.data.product import Product
 from inspection.data.products import load_product
 from inspection.errors import UsageError
 from inspection.release import promotions, rollout
+from inspection.release.assignments import bring_in_step
 from inspection.release.bundle import read_manifest, read_recipe
 from inspection.release.gate import Answer
 from inspection.release.signing import Keys, load_or_create_keys, sign_release
@@ -147,19 +148,23 @@ def _promote(
 
 
 def advance_rollout(settings: Settings, store: Store, product_name: str, who: str) -> list[str]:
-    """Look at the running rollout once and act; the champion changes in the transaction that ends it.
+    """Look at the running rollout once and act; the champion changes in the transaction that ends it. Without one, give
+    stations that were added or changed since their assignment.
 
     Raises LeaseError when another process is at it.
     """
-    with store.begin(read_only=True) as session:
-        if rollout.current(session, product_name) is None:
-            return []
     keys = load_or_create_keys(settings.keys)
+    with store.begin(read_only=True) as session:
+        if rollout.current(session, product_name) is None and promotions.champion(session, product_name) is None:
+            return []
     with (
         hold(store, promotion_lease(product_name), who, ttl_seconds=PROMOTION_LEASE_SECONDS) as lease,
         store.begin() as session,
     ):
         product = load_product(session, product_name)
+        if rollout.current(session, product_name) is None:
+            champion = promotions.champion(session, product_name)
+            return bring_in_step(session, keys, product_name, champion.bundle, champion.recipe) if champion else []
 
         def crown(inner: Session, row: RolloutRow) -> None:
             _crown(inner, product, row, who, lease)

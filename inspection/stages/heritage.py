@@ -23,15 +23,20 @@ class ChampionTeacher:
     recipe: Recipe
 
 
-def keep(store: Store, candidate: Candidate) -> None:
-    """Put the candidate's teacher, its recipe and its student into the blob store under the run's id."""
-    for role, folder in (("teacher", candidate.teacher), ("student", candidate.student)):
-        for name in FILES:
-            path = folder / "trained" / name
-            if path.exists():
-                store.blobs.put_at(f"trained/{candidate.run_id}/{role}/{name}", path.read_bytes())
-    if candidate.teacher_recipe is not None:
-        store.blobs.put_at(f"trained/{candidate.run_id}/teacher/{RECIPE}", candidate.teacher_recipe.canonical())
+def keep_teacher(store: Store, candidate: Candidate, recipe: Recipe) -> None:
+    """Put the candidate's teacher and the recipe it was judged with into the blob store under the run's id."""
+    _keep(store, candidate, "teacher", candidate.teacher)
+    store.blobs.put_at(f"trained/{candidate.run_id}/teacher/{RECIPE}", recipe.canonical())
+
+
+def keep_student(store: Store, candidate: Candidate) -> None:
+    """Put the candidate's student into the blob store under the run's id."""
+    _keep(store, candidate, "student", candidate.student)
+
+
+def _keep(store: Store, candidate: Candidate, role: str, folder: Path) -> None:
+    for name in FILES:
+        store.blobs.put_at(f"trained/{candidate.run_id}/{role}/{name}", (folder / "trained" / name).read_bytes())
 
 
 def promotion_of_champion(store: Store, product: str) -> PromotionRow | None:

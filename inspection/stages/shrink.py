@@ -29,7 +29,7 @@ from inspection.release.thresholds import calibrate
 from inspection.settings import Settings
 from inspection.stages.candidate import Candidate, Shipped
 from inspection.stages.evidence import log_student
-from inspection.stages.heritage import student_of_champion
+from inspection.stages.heritage import keep_student, student_of_champion
 from inspection.stages.material import Material, Say
 from inspection.store.session import Store
 from inspection.store.tables import BundleRow
@@ -48,7 +48,11 @@ def build(settings: Settings, store: Store, candidate: Candidate, say: Say) -> C
     teacher = load_trained(candidate.teacher / "trained")
     say(f"distilling {teacher.backbone} into {material.product.student.backbone}")
     student = _distil(material, candidate, teacher)
-    say(f"student's best epoch is {student.best_epoch + 1} of {len(student.history)}: {_words(student.best)}")
+    keep_student(store, candidate)
+    say(
+        f"student ({student.started_from}): best epoch {student.best_epoch + 1} of {len(student.history)}: "
+        f"{_words(student.best)}"
+    )
     _export(material, candidate, student)
     number = _next_version(store, candidate.product)
     shipped, recipe, scores = _choose(material, candidate, student, number)

@@ -21,7 +21,7 @@ from inspection.release.thresholds import calibrate
 from inspection.settings import Settings
 from inspection.stages.candidate import Candidate, folder_of
 from inspection.stages.evidence import LogEpoch, TeacherRun
-from inspection.stages.heritage import ChampionTeacher, keep, teacher_of_champion
+from inspection.stages.heritage import ChampionTeacher, keep_teacher, teacher_of_champion
 from inspection.stages.material import Material, Say
 from inspection.store.session import Store
 from inspection.store.tables import GateDecisionRow
@@ -60,7 +60,7 @@ def teach(settings: Settings, material: Material, say: Say) -> Candidate:
         record_gate(store, candidate.product, 1, run.id, snapshot_id, judgement.answer, judgement.card)
         candidate = candidate.with_(teacher_recipe=judgement.recipe, golden_1=judgement.card, gate_1=judgement.answer)
         candidate = run.finish(candidate, teacher, judgement.pairs)
-    keep(store, candidate)
+    keep_teacher(store, candidate, judgement.recipe)
     return candidate
 
 
@@ -73,7 +73,7 @@ def train_teacher(
 
     def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
         log_epoch(epoch, metrics)
-        say(f"epoch {epoch + 1} of {plan.epochs}: " + ", ".join(f"{k} {v:.3f}" for k, v in metrics.items()))
+        say(f"epoch {epoch + 1}: " + ", ".join(f"{k} {v:.3f}" for k, v in metrics.items()))
 
     warm = champion.trained if champion and plan.warm_start else None
     return train(

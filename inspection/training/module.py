@@ -74,9 +74,25 @@ class Classifier(lightning.LightningModule):
             metric.reset()
         return metrics
 
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """By norm. Lightning itself refuses a fused optimizer in mixed precision, also where nothing is scaled."""
+        if self.trainer.precision == "16-mixed":
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        elif gradient_clip_val is not None:
+            nn.utils.clip_grad_norm_(self.net.parameters(), gradient_clip_val)
+
     def configure_optimizers(self) -> Any:
         """AdamW, one cycle up and down over all steps (Smith and Topin 2018)."""
-        optimizer = torch.optim.AdamW(_parameter_groups(self.net, self.weight_decay), lr=self.learning_rate)
+        # On a processor with small batches the plain one takes a fifth of the step (README.md). With float16's scaled
+        # gradients the fused one cannot be clipped.
+        fused = self.trainer.precision != "16-mixed"
+        groups = _parameter_groups(self.net, self.weight_decay)
+        optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, fused=fused)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, self.learning_rate, total_steps=int(self.trainer.estimated_stepping_batches), pct_start=0.2
         )

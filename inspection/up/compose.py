@@ -105,15 +105,10 @@ def choose_ports(settings: Settings, *, free: bool = True, host: str | None = No
 
 
 @contextmanager
-def temporary_settings(base: Settings | None = None) -> Iterator[Settings]:
-    """Settings of a new temporary state folder with free ports and secrets of its own; the folder is removed at the end.
-
-    ``base`` gives the other values (limits, users); its folder, database, blobs and ports are not touched.
-    """
-    own = {"state", "secrets", "database_url", "blob_url", "label_studio_database", *_URLS}
-    values = base.model_dump(exclude=own) if base else {}
+def temporary_settings() -> Iterator[Settings]:
+    """Settings of a new temporary state folder with free ports and secrets of its own; the folder is removed at the end."""
     with TemporaryDirectory(prefix="escapement-") as folder:
-        yield choose_ports(load_settings(Path(folder), {}, **values), free=True)
+        yield choose_ports(load_settings(Path(folder), {}), free=True)
 
 
 def _place(url: str) -> tuple[str, int]:

@@ -14,7 +14,7 @@ from rich.table import Table
 from inspection.errors import EnvironmentTroubleError
 from inspection.settings import Settings
 from inspection.up import machine
-from inspection.up.compose import choose_ports, missing_modules, temporary_settings
+from inspection.up.compose import choose_ports, missing_modules
 from inspection.up.preflight import preflight
 from inspection.up.rules import Phase
 from inspection.up.service import Event, Running
@@ -28,7 +28,6 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def run_up(
     settings: Settings,
     *,
-    ephemeral: bool,
     environment: Mapping[str, str],
     on_ready: Callable[[tuple[Running, ...]], None] | None = None,
     host: str | None = None,
@@ -37,30 +36,13 @@ def run_up(
 ) -> int:
     """Run the embedded set until Ctrl-C, SIGTERM or SIGHUP; exit code 0, or 1 when a program was given up meanwhile.
 
-    ``ephemeral`` leaves the folder of ``settings`` alone: a temporary one with free ports is used and removed at the
-    end. ``host`` is the address of this machine under which others reach hub and Label Studio (see ``choose_ports``);
+    ``host`` is the address of this machine under which others reach hub and Label Studio (see ``choose_ports``);
     it is remembered, and None keeps what the settings say. ``without`` names programs that run elsewhere and are not
     started here. ``on_ready`` is called once, in this thread, when all are healthy. EnvironmentTroubleError when
     something stands in the way or a program does not come up; everything is stopped then. Call it in the main thread.
     """
     console = console or Console()
-    if ephemeral:
-        with temporary_settings(settings) as own:
-            return _run(_at(own, host), environment, on_ready, without, console)
-    return _run(_at(settings, host), environment, on_ready, without, console)
-
-
-def _at(settings: Settings, host: str | None) -> Settings:
-    return settings if host is None else choose_ports(settings, free=False, host=host)
-
-
-def _run(
-    settings: Settings,
-    environment: Mapping[str, str],
-    on_ready: Callable[[tuple[Running, ...]], None] | None,
-    without: Collection[str],
-    console: Console,
-) -> int:
+    settings = settings if host is None else choose_ports(settings, free=False, host=host)
     machine.refuse(missing_modules())
     up = Supervisor(settings, environment=environment, without=without, on_event=lambda event: _say(console, event))
     with stop_on_signals(up):

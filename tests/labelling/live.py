@@ -9,7 +9,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,21 +84,25 @@ def running_label_studio(program: str, folder: Path) -> Iterator[RunningServer]:
                 process.wait()
 
 
+Answer = tuple[int, bytes, dict[str, str]]
+"""Status, body, headers."""
+
+
 @contextmanager
-def cutting_proxy(target: str, whole_pages: int) -> Iterator[str]:
-    """A proxy before Label Studio that breaks off in the middle of every page of tasks after the first ones."""
-    pages = itertools.count(1)
+def answering(answer: Callable[[http.server.BaseHTTPRequestHandler], Answer]) -> Iterator[str]:
+    """A server on a free loopback port that answers every GET as ``answer`` says, without log lines; its address.
+
+    Its Content-Length is the body's, unless the headers say another.
+    """
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            headers = {"Authorization": self.headers["Authorization"]}
-            answer = httpx.get(target + self.path, headers=headers, timeout=60, trust_env=False)
-            cut = "fields=all" in self.path and next(pages) > whole_pages
-            self.send_response(answer.status_code)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(answer.content)))
+            status, body, headers = answer(self)
+            self.send_response(status)
+            for name, value in ({"Content-Length": str(len(body))} | headers).items():
+                self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(answer.content[: len(answer.content) // 2] if cut else answer.content)
+            self.wfile.write(body)
 
         def log_message(self, *args: object) -> None:
             pass
@@ -111,3 +115,20 @@ def cutting_proxy(target: str, whole_pages: int) -> Iterator[str]:
         finally:
             server.shutdown()
             thread.join()
+
+
+@contextmanager
+def cutting_proxy(target: str, whole_pages: int) -> Iterator[str]:
+    """A proxy before Label Studio that breaks off in the middle of every page of tasks after the first ones."""
+    pages = itertools.count(1)
+
+    def forward(request: http.server.BaseHTTPRequestHandler) -> Answer:
+        headers = {"Authorization": request.headers["Authorization"]}
+        answer = httpx.get(target + request.path, headers=headers, timeout=60, trust_env=False)
+        cut = "fields=all" in request.path and next(pages) > whole_pages
+        body = answer.content[: len(answer.content) // 2] if cut else answer.content
+        said = {"Content-Type": "application/json", "Content-Length": str(len(answer.content))}
+        return answer.status_code, body, said
+
+    with answering(forward) as url:
+        yield url

@@ -2,7 +2,6 @@
 
 import http.server
 import shutil
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +21,7 @@ from inspection.labelling.push import push_tasks
 from inspection.store.session import Store
 from tests.labelling.conftest import make_product
 from tests.labelling.helpers import add_pictures, add_verdict
-from tests.labelling.live import RunningServer
+from tests.labelling.live import Answer, RunningServer, answering
 from tests.labelling.test_push import Chosen
 
 pytestmark = [pytest.mark.service, pytest.mark.browser, pytest.mark.slow]
@@ -33,27 +32,12 @@ def picture_server(fetched: list[str]) -> Iterator[str]:
     """Serves one grey picture of 200 x 100 pixels at every address, as the hub does: for pages of other origins too."""
     body = cv2.imencode(".png", np.full((100, 200, 3), 150, np.uint8))[1].tobytes()
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            fetched.append(self.path)
-            self.send_response(200)
-            for name, value in (("Content-Type", "image/png"), ("Access-Control-Allow-Origin", "*")):
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    def serve(request: http.server.BaseHTTPRequestHandler) -> Answer:
+        fetched.append(request.path)
+        return 200, body, {"Content-Type": "image/png", "Access-Control-Allow-Origin": "*"}
 
-        def log_message(self, *args: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
+    with answering(serve) as url:
+        yield url
 
 
 def log_in(page: Any, server: RunningServer) -> None:

@@ -1,9 +1,6 @@
 """The port's implementation on a real Label Studio: both token kinds, complete listings, errors in words."""
 
-import http.server
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import httpx
@@ -17,7 +14,7 @@ from inspection.labelling.project import ensure_project
 from inspection.labelling.studio import SdkStudio, connect
 from tests.labelling.conftest import make_product
 from tests.labelling.helpers import answer, choice
-from tests.labelling.live import RunningServer, free_port
+from tests.labelling.live import RunningServer, answering, free_port
 
 pytestmark = pytest.mark.service
 
@@ -122,32 +119,9 @@ def test_an_unknown_project_is_told(real_studio: LabelStudio) -> None:
             ask(999999)
 
 
-@contextmanager
-def nonsense(body: bytes, length: int) -> Iterator[str]:
-    """A server that answers everything with ``body`` and promises ``length`` bytes."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("Content-Length", str(length))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *args: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
-
-
 @pytest.mark.parametrize(("body", "length"), [(b"<html>", 6), (b'{"id": 1, "em', 400), (b"{}", 2), (b"[" * 9999, 9999)])
 def test_a_server_that_answers_nonsense_is_a_server_error(body: bytes, length: int) -> None:
     """Another program at the address, an answer cut off in the middle."""
-    with nonsense(body, length) as url, pytest.raises(ServerError):
+    nonsense = (200, body, {"Content-Length": str(length)})
+    with answering(lambda _: nonsense) as url, pytest.raises(ServerError):
         connect(url, "f" * 40)

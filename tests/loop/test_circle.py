@@ -112,3 +112,5 @@ def test_the_loop_closes_although_every_program_is_killed_once(tmp_path: Path) -
     assert told["mlflow"]["versions"] >= 2  # one more where a kill came between registering and signing
     assert {agent["digest"] for agent in told["agents"]} == {told["bundle"]["digest"]}
     assert all(agent["ledger_closes"] for agent in told["agents"])
+    students = (options.state / "work" / "candidates").glob("*/student/trained/trained.json")
+    assert any("warm start" in json.loads(path.read_text())["started_from"] for path in students)

@@ -15,7 +15,7 @@ from inspection.contracts import AgentState, Decision, Mode, Report, sha256_hex
 from inspection.data.product import Product, RolloutPlan
 from inspection.errors import UsageError
 from inspection.release import rollout
-from inspection.release.assignments import assign, newest_assignment
+from inspection.release.assignments import assign, bring_in_step, newest_assignment
 from inspection.release.rollout import RolloutState, plan_groups, start_rollout, step
 from inspection.release.signing import Keys, trust_root, verify_assignment
 from inspection.store.session import Store
@@ -150,6 +150,23 @@ def test_assignments_are_signed_and_say_what_the_row_says(laid_out: Store, fleet
     assert signed.bundle is not None
     assert signed.recipe is not None
     assert (signed.station, signed.serial, signed.bundle.sha256, signed.recipe.sha256) == ("s1", 1, NEW, RECIPE)
+
+
+def test_stations_that_came_or_changed_since_are_brought_in_step(laid_out: Store, fleet_keys: Keys) -> None:
+    """A new one gets the champion, a changed one its own targets again, and one that is right nothing."""
+    with laid_out.begin() as session:
+        for station, bundle in (("s1", OLD), ("s2", NEW)):
+            assign(session, fleet_keys, station, bundle, RECIPE, now=NOW)
+        session.get_one(StationRow, "s1").mode = "shadow"
+        session.get_one(StationRow, "s1").audit_share = 0.25
+        done = bring_in_step(session, fleet_keys, "plate", NEW, RECIPE, now=later(1))
+        assert _bundles(session) == {"s1": OLD, "s2": NEW, "s3": NEW}
+        rows = {s: newest_assignment(session, s) for s in STATIONS}
+        said = {s: verify_assignment(row.envelope, trust_root(fleet_keys)) for s, row in rows.items() if row}
+        assert {s: one.serial for s, one in said.items()} == {"s1": 2, "s2": 1, "s3": 1}
+        assert (said["s1"].mode, said["s1"].audit_share) == (Mode.SHADOW, 0.25)
+        assert [line.split()[0] for line in done] == ["s1", "s3"]
+        assert bring_in_step(session, fleet_keys, "plate", NEW, RECIPE) == []
 
 
 @pytest.mark.parametrize(

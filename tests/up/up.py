@@ -2,18 +2,15 @@
 
 import os
 import sys
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
-from inspection.settings import load_settings
+from inspection.up.compose import temporary_settings
 from inspection.up.run import run_up
 
 
 def main() -> int:
     """As the command line does it."""
-    with TemporaryDirectory() as folder:
-        settings = load_settings(Path(folder), {})
-        return run_up(settings, ephemeral=True, environment=os.environ, without=set(sys.argv[1].split(",")))
+    with temporary_settings() as settings:
+        return run_up(settings, environment=os.environ, without=set(sys.argv[1].split(",")))
 
 
 if __name__ == "__main__":
