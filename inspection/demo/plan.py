@@ -21,8 +21,8 @@ from inspection.demo.renderer import Look
 
 SEED = 2026
 STATIONS = ("press-1", "press-2", "press-3")
-SIZES = Sizes(start=600, before=300, pool=360, after=300)
-LOOK = Look(contrast=1.4, defect_size=1.4)  # what a network learns from scratch on two cores in minutes
+SIZES = Sizes(start=480, before=300, pool=480, after=300)
+LOOK = Look(contrast=1.8, defect_size=1.8)  # what a network learns from scratch on two cores in minutes
 QUICK = SchedulePlan(collect="*/2 * * * *", sync_labels="*/2 * * * *", retrain="* * * * *", watch="*/5 * * * *")
 
 
@@ -64,13 +64,15 @@ def _product(name: str, schedule: Schedule, size: int, limits: Limits, ask: int)
             pretrained="none",
             height=size,
             width=size,
-            epochs=14,
-            warm_epochs=10,
-            patience=14,
+            epochs=12,
+            warm_epochs=8,
+            patience=12,
             learning_rate=1.5e-3,
             warm_start=True,
         ),
-        student=StudentPlan(epochs=18, warm_epochs=10, max_balanced_accuracy_drop=0.03, min_agreement=0.95),
+        student=StudentPlan(
+            epochs=16, warm_epochs=14, learning_rate=4e-3, max_balanced_accuracy_drop=0.03, min_agreement=0.95
+        ),
         collect=CollectPlan(max_tasks_per_run=ask, max_open_tasks=2 * ask, audit_share=0.5, disagree_share=0.3),
         retrain=RetrainPlan(min_new_labels=round(0.85 * ask)),
         rollout=RolloutPlan(first_group=[STATIONS[0]], success_verdicts=10, timeout_seconds=300.0),
@@ -81,7 +83,7 @@ def _product(name: str, schedule: Schedule, size: int, limits: Limits, ask: int)
 def rendered_plan() -> Plan:
     """The made-up product."""
     schedule = rendered_schedule(SEED, STATIONS, SIZES, look=LOOK)
-    ask = 320
+    ask = 400
     product = _product("lid", schedule, 112, Limits(escape_rate=0.25, overkill_rate=0.15), ask)
     return Plan(product, schedule, STATIONS, SEED, "rendered", 0.15, ask)
 

@@ -12,6 +12,7 @@ from inspection.errors import UsageError
 from inspection.training.cache import Pictures
 from inspection.training.engine import Compute, OnEpoch, choose_precision, fit
 from inspection.training.fit import keep, load_data, starting_network
+from inspection.training.loading import STEPS_FROM_TEACHER
 from inspection.training.module import Distiller
 from inspection.training.record import Trained
 
@@ -43,7 +44,7 @@ def distil(
         net = start.net
         epochs = start.epochs(student)
         product = product.model_copy(update={"train": plan})
-        data = load_data(snapshot, product, net, pictures, workdir, compute)
+        data = load_data(snapshot, product, net, pictures, workdir, compute, STEPS_FROM_TEACHER)
         master = teacher.network()
         module = Distiller(
             net,

@@ -19,7 +19,7 @@ from inspection.models.network import InspectionNet
 from inspection.models.preprocess import Preprocess
 from inspection.training.cache import Pictures
 from inspection.training.engine import BestEpoch, Compute, OnEpoch, choose_precision, fit
-from inspection.training.loading import SnapshotData
+from inspection.training.loading import STEPS_FROM_LABELS, SnapshotData
 from inspection.training.module import Classifier
 from inspection.training.record import Trained, load_trained, save_trained
 
@@ -66,12 +66,18 @@ def train(
 
 
 def load_data(
-    snapshot: Snapshot, product: Product, net: InspectionNet, pictures: Pictures, workdir: Path, compute: Compute
+    snapshot: Snapshot,
+    product: Product,
+    net: InspectionNet,
+    pictures: Pictures,
+    workdir: Path,
+    compute: Compute,
+    steps: int = STEPS_FROM_LABELS,
 ) -> SnapshotData:
     """The snapshot's pictures, decoded at the size of ``net``."""
     spec = net.spec
     preprocess = Preprocess(spec.height, spec.width, spec.mean, spec.std)
-    data = SnapshotData(snapshot, product.train, preprocess, compute.num_workers)
+    data = SnapshotData(snapshot, product.train, preprocess, compute.num_workers, steps)
     data.decode(pictures, workdir, product.region)
     return data
 

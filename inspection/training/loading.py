@@ -19,7 +19,8 @@ from inspection.training.augment import Augmentation
 from inspection.training.cache import Pictures, Working, Workshop, working_pictures
 
 Item = tuple[Tensor, int, Tensor]
-MIN_STEPS_PER_EPOCH = 48  # small sets take small batches: the number of steps is what they lack (README.md)
+STEPS_FROM_LABELS = 48  # an epoch has at least: small sets take small batches, steps are what they lack (README.md)
+STEPS_FROM_TEACHER = 24  # a teacher's answers say more than labels, and small networks are slow on small batches
 MIN_BATCH = 8
 BALANCE = 0.5  # 0: as collected, 1: every class equally often; between, a handful of pictures is not learnt by heart
 
@@ -42,13 +43,22 @@ class PictureSet(Dataset[Item]):
 
 
 class SnapshotData:
-    """The training and validation sides of a snapshot. ``classes`` gives the order of the class indices.
+    """The training and validation sides of a snapshot. ``classes`` gives the order of the class indices; ``steps`` is how
+    many an epoch has at least, by smaller batches.
 
     Raises UsageError on a side without pictures, or a label outside ``classes``.
     """
 
-    def __init__(self, snapshot: Snapshot, plan: TrainPlan, preprocess: Preprocess, num_workers: int = 0) -> None:
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        plan: TrainPlan,
+        preprocess: Preprocess,
+        num_workers: int = 0,
+        steps: int = STEPS_FROM_LABELS,
+    ) -> None:
         self.snapshot, self.plan, self.preprocess, self.num_workers = snapshot, plan, preprocess, num_workers
+        self.steps = steps
         self.labels = {side: self._indices(snapshot.of(side)) for side in (Split.TRAIN, Split.VALIDATION)}
         self.working: dict[Split, Working] = {}
 
@@ -73,7 +83,7 @@ class SnapshotData:
         augment = Augmentation(plan.augment, plan.height, plan.width, plan.seed)
         generator = torch.Generator().manual_seed(plan.seed)
         sampler = WeightedRandomSampler(balancing_weights(labels).tolist(), len(labels), generator=generator)
-        size = batch_size(len(labels), plan.batch_size)
+        size = batch_size(len(labels), plan.batch_size, self.steps)
         return self._loader(Split.TRAIN, augment, size, sampler=sampler, drop_last=len(labels) >= size)
 
     def val_dataloader(self) -> DataLoader[Item]:
@@ -100,9 +110,9 @@ def _own_stream(_: int) -> None:
         pictures.augment.reseed(torch.initial_seed() % 2**32)
 
 
-def batch_size(pictures: int, largest: int) -> int:
-    """Pictures per step: ``largest``, or fewer where an epoch would have less than `MIN_STEPS_PER_EPOCH` steps."""
-    return min(largest, max(MIN_BATCH, pictures // MIN_STEPS_PER_EPOCH))
+def batch_size(pictures: int, largest: int, steps: int) -> int:
+    """Pictures per step: ``largest``, or fewer where an epoch would have less than ``steps`` steps."""
+    return min(largest, max(MIN_BATCH, pictures // steps))
 
 
 def balancing_weights(labels: NDArray[np.int64], power: float = BALANCE) -> NDArray[np.float64]:

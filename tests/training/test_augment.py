@@ -75,4 +75,4 @@ def test_rare_classes_are_shown_more_often_but_not_equally() -> None:
 @pytest.mark.parametrize(("pictures", "size"), [(20, 8), (500, 10), (5000, 32), (10**6, 32)])
 def test_small_sets_take_small_batches(pictures: int, size: int) -> None:
     """Some fifty steps an epoch where there are pictures enough, never more than the plan's batch size."""
-    assert batch_size(pictures, 32) == size
+    assert batch_size(pictures, 32, 48) == size
