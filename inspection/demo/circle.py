@@ -62,6 +62,7 @@ class Circle:
         self._last_label: datetime | None = None
         self._labels = 0
         self._first_bundle = ""
+        self._notes: list[str] = []
 
     def close(self) -> None:
         """Close the connections."""
@@ -94,7 +95,7 @@ class Circle:
     def _wait(self, reached: Callable[[], bool], since: datetime, what: str) -> None:
         """Until ``reached``; parts pass the line while a rollout needs proof.
 
-        A retrain that a gate refused ends the demo; one that crashed does not: the schedule tries again.
+        A retrain that a gate refused ends the wait; one that crashed does not: the schedule tries again.
         """
         deadline = time.monotonic() + RETRAIN_SECONDS
         while not reached():
@@ -153,7 +154,9 @@ class Circle:
         self._figures["before"] = self._measure("before", self._first_bundle)
 
     def measure_after(self) -> None:
-        """New parts of the same mix pass the retrained model."""
+        """New parts of the same mix pass the model that came of it."""
+        for feeder in self._pool:
+            feeder.stop()
         self._figures["after"] = self._measure("after", self._champion())
 
     def _measure(self, phase: str, bundle: str) -> LineFigures:
@@ -269,10 +272,15 @@ class Circle:
         """Until every group runs the new bundle and it is champion; the pool's parts pass the line meanwhile."""
         asked = self._last_label or datetime.now(UTC)
         self._wait(lambda: self._champion() != self._first_bundle, asked, "the new bundle is on every station")
-        for feeder in self._pool:
-            feeder.stop()
+
+    def refused(self, reason: str) -> None:
+        """The gates kept the retrained model from the line: what is measured after is the first one again."""
+        self._notes.append(f"The gates kept the retrained model from the line, the first one stayed: {reason}")
+        self.console.print(f"    {self._notes[-1]}", style="bold", highlight=False)
 
     def _label_to_canary_seconds(self, bundle: str) -> float | None:
+        if bundle == self._first_bundle:
+            return None
         query = select(func.min(VerdictRow.captured_at)).where(VerdictRow.bundle_digest == bundle)
         with self.store.begin(read_only=True) as session:
             first = session.scalar(query)
@@ -296,7 +304,7 @@ class Circle:
             seconds=round(timeline.seconds, 1),
             peak_memory_bytes=peak_memory_bytes,
             last_label_to_canary_seconds=self._label_to_canary_seconds(bundle),
-            notes=list(self.plan.schedule.notes),
+            notes=[*self.plan.schedule.notes, *self._notes],
         )
 
 

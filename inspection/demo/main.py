@@ -52,7 +52,7 @@ class DemoOptions:
 
 
 def run_demo(options: DemoOptions, environment: Mapping[str, str]) -> int:
-    """Run the demo; exit code 0, or 3 when a gate kept the new model from the line."""
+    """Run the demo; exit code 0, or 3 when a gate kept a model from the line."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))  # so that everything started is stopped
     return turn(_plan(options), options, environment, Console())
 
@@ -83,8 +83,9 @@ def turn(
         line = _agents(settings, store, plan, {**environment, **servers.marks}, console, held, timeline)
         if on_up is not None:
             on_up(servers, line)
-        code = _go_round(circle, options, timeline)
-        if code == 0:
+        code = EXIT_NOT_SHIPPED
+        if _begin(circle, options, timeline):
+            code = 0 if _improve(circle, timeline) else EXIT_NOT_SHIPPED
             _close(circle.report(timeline, memory.peak_bytes), options.report, console)
         if not options.exit_at_end:
             _look_around(console, servers)
@@ -149,24 +150,35 @@ def _agents(
     return line
 
 
-def _go_round(circle: Circle, options: DemoOptions, timeline: Timeline) -> int:
+def _begin(circle: Circle, options: DemoOptions, timeline: Timeline) -> bool:
+    """Up to the answers of the operators; False when not even a first model passed the gates."""
     try:
         with timeline.stage("first model: train, gate 1, distil, quantize, gate 2, sign, roll out"):
             circle.first_model()
-        with timeline.stage("the line before: new kinds of defect appear"):
-            circle.measure_before()
-        with timeline.stage("asking: pictures go to Label Studio, operators answer there"):
-            circle.ask_and_answer(by_hand=options.label_yourself)
+    except NotShippedError as reason:
+        circle.console.print(f"[bold]No model passed the gates.[/bold] {reason}", highlight=False)
+        return False
+    with timeline.stage("the line before: new kinds of defect appear"):
+        circle.measure_before()
+    with timeline.stage("asking: pictures go to Label Studio, operators answer there"):
+        circle.ask_and_answer(by_hand=options.label_yourself)
+    return True
+
+
+def _improve(circle: Circle, timeline: Timeline) -> bool:
+    """Retrain, roll out, measure again; False when the gates kept the new model away and the first one was measured."""
+    try:
         with timeline.stage("the scheduled retrain fires: train, gates, signature"):
             circle.wait_for_retrain()
         with timeline.stage("rollout: the first group proves the new bundle, then the rest"):
             circle.wait_for_rollout()
-        with timeline.stage("the line after: new parts, same mix"):
-            circle.measure_after()
+        shipped = True
     except NotShippedError as reason:
-        circle.console.print(f"[bold]The gates kept the model from the line.[/bold] {reason}", highlight=False)
-        return EXIT_NOT_SHIPPED
-    return 0
+        circle.refused(str(reason))
+        shipped = False
+    with timeline.stage("the line after: new parts, same mix"):
+        circle.measure_after()
+    return shipped
 
 
 def _look_around(console: Console, servers: Supervisor) -> None:

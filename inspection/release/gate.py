@@ -2,7 +2,8 @@
 
 Invariants: PASS needs the exact one-sided upper bound of escape and of overkill within the limits, so a small golden set
 cannot pass anything; a point estimate above a limit is FAIL at once; being better than the champion never replaces
-evidence; one more miss never improves an answer. Pure: numbers in, answer out.
+evidence; one more miss never improves an answer; more escapes than the champion's are never bought with less overkill.
+Pure: numbers in, answer out.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 from scipy.stats import binomtest
 
-from inspection.contracts import Limits
+from inspection.contracts import Costs, Limits
 from inspection.errors import IntegrityError
 from inspection.release.scorecard import PartOutcome, Scorecard, upper_bound
 
@@ -114,7 +115,20 @@ def paired_check(name: str, candidate: Sequence[bool], champion: Sequence[bool],
     return Check(name=name, answer=Answer.FAIL if failed else Answer.PASS, why=why, numbers=numbers)
 
 
-def _against_champion(candidate: Scorecard, champion: Scorecard, confidence: float) -> list[Check]:
+def _paid_for(overkill: Check, escape: Check, costs: Costs) -> Check:
+    """More overkill than the champion's passes, within its limit, where the escapes it saves weigh more by the product's
+    costs: a champion that is blind to a new defect rejects nothing for it. Never the other way round."""
+    if overkill.answer is not Answer.FAIL:
+        return overkill
+    saved = costs.escape * (escape.numbers["champion_only"] - escape.numbers["candidate_only"])
+    spent = costs.overkill * (overkill.numbers["candidate_only"] - overkill.numbers["champion_only"])
+    paid = saved > spent
+    why = f"{overkill.why}; at the product's costs the escapes saved weigh {saved:g}, the overkill {spent:g}"
+    numbers = {**overkill.numbers, "saved": saved, "spent": spent}
+    return overkill.model_copy(update={"answer": Answer.PASS if paid else Answer.FAIL, "why": why, "numbers": numbers})
+
+
+def _against_champion(candidate: Scorecard, champion: Scorecard, confidence: float, costs: Costs) -> list[Check]:
     ours, theirs = _by_part(candidate), _by_part(champion)
     if {n: p.truth for n, p in ours.items()} != {n: p.truth for n, p in theirs.items()}:
         raise IntegrityError(
@@ -123,17 +137,13 @@ def _against_champion(candidate: Scorecard, champion: Scorecard, confidence: flo
         )
     bad = [n for n, p in ours.items() if p.defective]
     good = [n for n, p in ours.items() if not p.defective]
-    return [
-        paired_check(
-            "escape against champion", [ours[n].escaped for n in bad], [theirs[n].escaped for n in bad], confidence
-        ),
-        paired_check(
-            "overkill against champion",
-            [ours[n].overkilled for n in good],
-            [theirs[n].overkilled for n in good],
-            confidence,
-        ),
-    ]
+    escape = paired_check(
+        "escape against champion", [ours[n].escaped for n in bad], [theirs[n].escaped for n in bad], confidence
+    )
+    overkill = paired_check(
+        "overkill against champion", [ours[n].overkilled for n in good], [theirs[n].overkilled for n in good], confidence
+    )
+    return [escape, _paid_for(overkill, escape, costs)]
 
 
 def parity_checks(
@@ -167,14 +177,17 @@ def _paragraph(answer: Answer, checks: Iterable[Check]) -> str:
     return f"{answer.value}: {'; '.join(deciding)}.{also}"
 
 
-def gate(candidate: Scorecard, champion: Scorecard | None, limits: Limits, *, extra: Sequence[Check] = ()) -> GateAnswer:
-    """Ask the gate. ``champion`` must have judged the same golden parts (IntegrityError otherwise); ``extra`` are
-    further conditions (see `parity_checks`). The worst check decides."""
+def gate(
+    candidate: Scorecard, champion: Scorecard | None, limits: Limits, costs: Costs, *, extra: Sequence[Check] = ()
+) -> GateAnswer:
+    """Ask the gate. ``champion`` must have judged the same golden parts (IntegrityError otherwise); ``costs`` weigh more
+    overkill than its against fewer escapes; ``extra`` are further conditions (see `parity_checks`). The worst check
+    decides."""
     level = limits.confidence
     escape, overkill = candidate.escape, candidate.overkill
     bad = rate_check("escape", "defective", escape.count, escape.parts, limits.escape_rate, level)
     good = rate_check("overkill", "good", overkill.count, overkill.parts, limits.overkill_rate, level)
-    compared = [] if champion is None else _against_champion(candidate, champion, level)
+    compared = [] if champion is None else _against_champion(candidate, champion, level, costs)
     checks = [bad, good, *compared, *extra]
     answer = min((c.answer for c in checks), key=lambda a: _ORDER[a])
     return GateAnswer(

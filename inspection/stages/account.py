@@ -18,13 +18,14 @@ def account_of(settings: Settings, store: Store, candidate: Candidate, decision:
         _card("The champion's bundle on the same parts", candidate.champion_2),
         _shipped(candidate.shipped),
         _data(store, candidate.snapshot),
-        _where(settings, candidate.run_id),
+        _where(settings, candidate),
     ]
     return "\n\n".join(filter(None, sections))
 
 
-def _where(settings: Settings, run_id: str) -> str:
-    return f"Run [{run_id}]({settings.mlflow_url}/#/runs/{run_id}) in MLflow; the lines in the [hub]({settings.hub_url})."
+def _where(settings: Settings, candidate: Candidate) -> str:
+    run = f"Run `{candidate.run_id}`, [compared in MLflow]({candidate.comparison})"
+    return f"{run}; the lines in the [hub]({settings.hub_url})."
 
 
 def _gate(title: str, answer: GateAnswer | None, card: Scorecard | None) -> str:

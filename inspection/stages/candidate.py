@@ -41,6 +41,7 @@ class Candidate(BaseModel):
     snapshot: str
     run_id: str
     started_at: datetime
+    comparison: str | None = None  # address of MLflow's page that compares this run with the champion's
     teacher_recipe: Recipe | None = None
     teacher_version: str | None = None
     golden_1: Scorecard | None = None  # the teacher on the golden parts

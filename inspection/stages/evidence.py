@@ -80,6 +80,13 @@ class TeacherRun:
         """The run's id."""
         return self._run.id
 
+    def comparison(self, champion_run: str | None) -> str:
+        """Address of MLflow's page that compares this run with the champion's; without one, of the product's runs."""
+        product = self._material.product.name
+        if champion_run is None:
+            return self._registry.experiment_page(product)
+        return self._registry.comparison_page(product, [champion_run, self.id])
+
     def log_epoch(self, epoch: int, metrics: dict[str, float]) -> None:
         """One point of each curve."""
         self._run.metrics(metrics, step=epoch)

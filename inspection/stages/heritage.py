@@ -17,8 +17,9 @@ RECIPE = "recipe.json"
 
 @dataclass(frozen=True)
 class ChampionTeacher:
-    """The champion's teacher: the folder of its `Trained`, and the recipe it was judged with."""
+    """The champion's teacher: its MLflow run, the folder of its `Trained`, and the recipe it was judged with."""
 
+    run_id: str
     trained: Path
     recipe: Recipe
 
@@ -64,7 +65,8 @@ def teacher_of_champion(material: Material, folder: Path) -> ChampionTeacher | N
     row = promotion_of_champion(material.store, material.product.name)
     if row is None or (place := _fetch(material.store, row.run_id, "teacher", folder)) is None:
         return None
-    return ChampionTeacher(place, Recipe.parse(material.store.blobs.get(f"trained/{row.run_id}/teacher/{RECIPE}")))
+    recipe = Recipe.parse(material.store.blobs.get(f"trained/{row.run_id}/teacher/{RECIPE}"))
+    return ChampionTeacher(row.run_id, place, recipe)
 
 
 def student_of_champion(material: Material, folder: Path) -> Path | None:

@@ -25,7 +25,7 @@ def prove(settings: Settings, store: Store, candidate: Candidate, *, who: str) -
     pictures = golden_pictures(material.of(Split.GOLDEN), material.picture)
     card = golden_card(material, replay(candidate.bundle_file.read_bytes(), pictures))
     theirs = _champion(material, pictures)
-    answer = gate(card, theirs, material.product.limits)
+    answer = gate(card, theirs, material.product.limits, material.product.costs)
     record_gate(store, candidate.product, 2, candidate.bundle, candidate.snapshot, answer, card)
     return log_gate_2(settings, candidate.with_(golden_2=card, champion_2=theirs, gate_2=answer))
 

@@ -52,8 +52,9 @@ def teach(settings: Settings, material: Material, say: Say) -> Candidate:
             snapshot=snapshot_id,
             run_id=run.id,
             started_at=datetime.now(UTC),
-        ).save()
+        )
         champion = teacher_of_champion(material, candidate.folder)
+        candidate = candidate.with_(comparison=run.comparison(champion.run_id if champion else None))
         teacher = train_teacher(material, candidate, champion, run.log_epoch, say)
         judgement = judge_teacher(material, teacher, champion, who=f"run {run.id}")
         say(judgement.answer.why)
@@ -104,7 +105,7 @@ def judge_teacher(material: Material, teacher: Trained, champion: ChampionTeache
     if champion is not None:
         former = load_trained(champion.trained)
         theirs = golden_card(material, judged(_scores(material, former, golden), former.classes, golden, champion.recipe))
-    return Judgement(recipe, pairs, card, theirs, gate(card, theirs, product.limits))
+    return Judgement(recipe, pairs, card, theirs, gate(card, theirs, product.limits, product.costs))
 
 
 def golden_card(material: Material, pairs: Sequence[tuple[Verdict, str]]) -> Scorecard:

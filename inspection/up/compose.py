@@ -225,6 +225,7 @@ def _prefect(settings: Settings, environment: Mapping[str, str]) -> Service:
         "PREFECT_HOME": str(folder),
         "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{folder / 'prefect.db'}",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_UI_API_URL": "/api",  # where its pages ask: by default port 4200, whatever port it serves
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         # Its API has no log-in: by default any web page open in a browser of this machine could use it.
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": settings.prefect_url,

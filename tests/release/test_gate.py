@@ -4,26 +4,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inspection.contracts import Limits
+from inspection.contracts import Costs, Limits
 from inspection.errors import IntegrityError
 from inspection.release.gate import Answer, gate, parity_checks, parts_needed
 from inspection.release.scorecard import upper_bound
 from tests.release.making import card
 
 LIMITS = Limits(escape_rate=0.05, overkill_rate=0.10)
+COSTS = Costs(escape=10, overkill=1)
 ORDER = [Answer.FAIL, Answer.INSUFFICIENT, Answer.PASS]
 
 
 def test_enough_clean_parts_pass() -> None:
     """No escape in 60 shows less than 5 %, two overkills in 100 less than 10 %."""
-    answer = gate(card(0, 60, 2, 100), None, LIMITS)
+    answer = gate(card(0, 60, 2, 100), None, LIMITS, COSTS)
     assert answer.answer is Answer.PASS
     assert (answer.need_more_defective, answer.need_more_good) == (0, 0)
 
 
 def test_too_few_parts_are_insufficient_and_the_missing_number_is_right() -> None:
     """With 20 clean defective parts, 39 more are needed for 5 %: 59 in all."""
-    answer = gate(card(0, 20, 0, 100), None, LIMITS)
+    answer = gate(card(0, 20, 0, 100), None, LIMITS, COSTS)
     assert answer.answer is Answer.INSUFFICIENT
     assert answer.need_more_defective == 39
     assert "need 39 more defective parts" in answer.why
@@ -31,47 +32,58 @@ def test_too_few_parts_are_insufficient_and_the_missing_number_is_right() -> Non
 
 def test_a_point_estimate_above_the_limit_fails_however_few_parts() -> None:
     """One escape in three is no matter of sample size."""
-    answer = gate(card(1, 3, 0, 100), None, LIMITS)
+    answer = gate(card(1, 3, 0, 100), None, LIMITS, COSTS)
     assert answer.answer is Answer.FAIL
     assert "33.33%, above the limit" in answer.why
 
 
 def test_no_parts_at_all_are_insufficient() -> None:
     """A golden set without defective parts shows nothing about escape."""
-    answer = gate(card(0, 0, 0, 100), None, LIMITS)
+    answer = gate(card(0, 0, 0, 100), None, LIMITS, COSTS)
     assert (answer.answer, answer.need_more_defective) == (Answer.INSUFFICIENT, 59)
 
 
 def test_a_limit_of_zero_can_never_be_shown() -> None:
     """It is said in words instead of a number that does not exist."""
-    answer = gate(card(0, 500, 0, 100), None, Limits(escape_rate=0.0, overkill_rate=0.1))
+    answer = gate(card(0, 500, 0, 100), None, Limits(escape_rate=0.0, overkill_rate=0.1), COSTS)
     assert answer.answer is Answer.INSUFFICIENT
     assert "set a limit above it" in answer.why
 
 
 def test_significantly_worse_than_the_champion_fails_within_limits() -> None:
     """Twelve escapes in 1,000 meet a limit of 5 %, but the champion let none of these through."""
-    answer = gate(card(12, 1000, 0, 200), card(0, 1000, 0, 200), LIMITS)
+    answer = gate(card(12, 1000, 0, 200), card(0, 1000, 0, 200), LIMITS, COSTS)
     assert answer.answer is Answer.FAIL
     assert "12 parts missed only by the candidate" in answer.why
 
 
+def test_overkill_may_rise_within_its_limit_where_it_saves_escapes() -> None:
+    """Six more overkills for ten escapes less; not for none, not above the limit, and never escapes for overkill."""
+    champion = card(10, 100, 0, 200)
+    assert gate(card(0, 100, 6, 200), champion, LIMITS, COSTS).answer is Answer.PASS
+    assert "escapes saved weigh 100, the overkill 6" in gate(card(0, 100, 6, 200), champion, LIMITS, COSTS).why
+    assert gate(card(0, 100, 6, 200), card(0, 100, 0, 200), LIMITS, COSTS).answer is Answer.FAIL
+    assert gate(card(0, 100, 30, 200), champion, LIMITS, COSTS).answer is Answer.FAIL
+    cheap_escapes = Costs(escape=1, overkill=1000)
+    assert gate(card(12, 1000, 0, 200), card(0, 1000, 12, 200), LIMITS, cheap_escapes).answer is Answer.FAIL
+
+
 def test_better_than_the_champion_does_not_replace_evidence() -> None:
     """A better candidate on ten defective parts is still INSUFFICIENT."""
-    assert gate(card(0, 10, 0, 100), card(5, 10, 0, 100), LIMITS).answer is Answer.INSUFFICIENT
+    assert gate(card(0, 10, 0, 100), card(5, 10, 0, 100), LIMITS, COSTS).answer is Answer.INSUFFICIENT
 
 
 def test_different_golden_parts_cannot_be_compared() -> None:
     """Scores on other parts are no comparison."""
     with pytest.raises(IntegrityError, match="same golden parts"):
-        gate(card(0, 60, 0, 100), card(0, 61, 0, 100), LIMITS)
+        gate(card(0, 60, 0, 100), card(0, 61, 0, 100), LIMITS, COSTS)
 
 
 def test_parity_fails_on_disagreement() -> None:
     """Four of 160 parts decided differently are 97.5 % agreement."""
     checks = parity_checks(card(0, 60, 0, 100), card(0, 60, 4, 100), min_agreement=0.98, max_balanced_accuracy_drop=0.05)
     assert [c.answer for c in checks] == [Answer.FAIL, Answer.PASS]
-    assert gate(card(0, 60, 0, 100), None, LIMITS, extra=checks).answer is Answer.FAIL
+    assert gate(card(0, 60, 0, 100), None, LIMITS, COSTS, extra=checks).answer is Answer.FAIL
 
 
 counts = st.integers(0, 80).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
@@ -83,9 +95,9 @@ def test_one_more_miss_never_improves_the_answer(
 ) -> None:
     """More escapes or more overkills: the same answer or a worse one, with and without a champion."""
     theirs = card(min(champion[0], bad[1]), bad[1], 0, good[1]) if with_champion else None
-    before = ORDER.index(gate(card(*bad, *good), theirs, LIMITS).answer)
+    before = ORDER.index(gate(card(*bad, *good), theirs, LIMITS, COSTS).answer)
     worse = card(min(bad[0] + 1, bad[1]), bad[1], min(good[0] + 1, good[1]), good[1])
-    assert ORDER.index(gate(worse, theirs, LIMITS).answer) <= before
+    assert ORDER.index(gate(worse, theirs, LIMITS, COSTS).answer) <= before
 
 
 @given(st.integers(0, 5), st.integers(0, 300), st.floats(0.005, 0.3), st.sampled_from([0.9, 0.95, 0.99]))

@@ -17,7 +17,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 
-from inspection.contracts import Limits
+from inspection.contracts import Costs, Limits
 from inspection.data.snapshot_record import Example, Snapshot, Split
 from inspection.errors import ServerError
 from inspection.release.gate import gate
@@ -85,7 +85,7 @@ def _evidence(run: Run, judged: Scorecard, latency: float) -> None:
     run.snapshot(SNAPSHOT, f"file:///blobs/snapshots/{SNAPSHOT.digest}.json")
     run.environment()
     run.scorecard("golden", judged)
-    run.gate(1, gate(judged, None, LIMITS))
+    run.gate(1, gate(judged, None, LIMITS, Costs()))
     run.figure("plots/confusion.png", confusion_figure(judged))
     run.figure("plots/escape_overkill.png", escape_overkill_figure(judged, LIMITS))
 

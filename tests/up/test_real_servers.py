@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -93,6 +94,20 @@ def test_another_web_page_may_not_use_prefect(up: Supervisor, settings: Settings
     headers["Origin"] = settings.prefect_url
     answer = httpx.options(f"{settings.prefect_url}/api/flows/filter", headers=headers, timeout=30)
     assert answer.headers["access-control-allow-origin"] == settings.prefect_url
+
+
+@pytest.mark.browser
+def test_prefects_pages_reach_its_api(up: Supervisor, settings: Settings) -> None:
+    """They must ask the port it serves on, not the one Prefect usually has."""
+    sync_playwright = pytest.importorskip("playwright.sync_api").sync_playwright
+    chromium = shutil.which("chromium") or pytest.skip("no chromium program")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page()
+        page.goto(f"{settings.prefect_url}/deployments")
+        page.get_by_text("Deployments").first.wait_for(timeout=60_000)
+        assert "Can't connect" not in page.content()
+        browser.close()
 
 
 @pytest.mark.fault
