@@ -123,7 +123,7 @@ class Updater:
             if seen != self._seen():
                 self._remember(seen_serial=seen.serial, seen_payload=seen.payload_sha256)
             current = self._installed.current
-        slot = _slot(assignment, envelope, current)
+        slot = _slot(assignment, envelope)
         if slot == current:
             return
         for digest in (slot.bundle, slot.recipe):
@@ -341,10 +341,10 @@ class Updater:
         log.warning("update trouble", extra={"reason": reason})
 
 
-def _slot(assignment: Assignment, envelope: bytes, current: Slot | None) -> Slot:
-    """What an assignment asks for; without a bundle it leaves the running one in place."""
-    recipe = assignment.recipe.sha256 if assignment.recipe else None
-    if assignment.bundle is not None:
-        return Slot(bundle=assignment.bundle.sha256, recipe=recipe, assignment=envelope.decode())
-    kept = current or Slot(assignment="")
-    return Slot(bundle=kept.bundle, recipe=recipe or kept.recipe, assignment=envelope.decode())
+def _slot(assignment: Assignment, envelope: bytes) -> Slot:
+    """What an assignment asks for: all of it. Without a bundle the station runs none, and cannot say OK."""
+    return Slot(
+        bundle=assignment.bundle.sha256 if assignment.bundle else None,
+        recipe=assignment.recipe.sha256 if assignment.recipe else None,
+        assignment=envelope.decode(),
+    )

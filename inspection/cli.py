@@ -197,6 +197,18 @@ def add_station(station: str, product_name: str, mode: str, state: Path | None) 
     click.echo(f"  edge-agent enrol --hub {settings.hub_url} --code {code} --device {station} --station {station}")
 
 
+@product.command("retire-device")
+@click.argument("device")
+@state_option
+def retire_device(device: str, state: Path | None) -> None:
+    """Forget a device that was replaced; rollouts no longer wait for it. Example: inspection product retire-device cam-1"""
+    from inspection.data.products import retire_device as retire
+
+    with _store(_settings(state)) as store, store.begin() as session:
+        station = retire(session, device)
+    click.echo(f"device {device} of station {station} is retired: its token is void, its verdicts stay")
+
+
 @main.command()
 @click.option("--snapshot", default=None, help="A snapshot's id. Default: make one of all labels of --product.")
 @click.option("--product", "product_name", default=None)
@@ -314,6 +326,21 @@ _rollout_command("pause", "Assign nothing further until resumed. Example: inspec
 _rollout_command("resume", "Carry on. Example: inspection rollout resume --product lid")
 _rollout_command("abort", "Emergency stop: every moved station goes back. Example: inspection rollout abort --product lid")
 _rollout_command("status", "Show the newest rollout. Example: inspection rollout status --product lid --json")
+
+
+@main.command("pull-labels")
+@click.option("--product", "product_name", required=True)
+@click.option("--allow-mass-retraction", is_flag=True, help="Most answers were deleted in Label Studio on purpose.")
+@state_option
+@json_option
+def pull_labels(product_name: str, allow_mass_retraction: bool, state: Path | None, as_json: bool) -> None:
+    """Take over what operators answered since the last pull. Example: inspection pull-labels --product lid"""
+    from inspection.stages.ask import pull_answers
+
+    settings = _settings(state)
+    with _store(settings) as store:
+        done = pull_answers(settings, store, product_name, allow_mass_retraction=allow_mass_retraction)
+    _print(done.model_dump(), as_json, done.in_words())
 
 
 @main.command()

@@ -66,6 +66,18 @@ def _products(settings: Settings) -> dict[str, Product]:
         store.close()
 
 
+async def serve_product(runner: Runner, product: Product) -> None:
+    """One product's deployments. What Prefect refuses of one, like a schedule it cannot read, stops no other's."""
+    try:
+        made = deployments_of(product)
+    except ValueError as error:
+        log.error("product %s is not served until it is corrected: %s", product.name, error)  # noqa: TRY400 - in words
+        return
+    for deployment in made:
+        await runner.aadd_deployment(deployment)
+    log.info("serving the flows of product %s", product.name)
+
+
 async def _keep_in_step(runner: Runner, settings: Settings) -> None:
     known: dict[str, str] = {}
     ready = settings.state / READY_FILE
@@ -74,10 +86,8 @@ async def _keep_in_step(runner: Runner, settings: Settings) -> None:
         products = await asyncio.to_thread(_products, settings)
         for name, product in products.items():
             if known.get(name) != product.digest:
-                for deployment in deployments_of(product):
-                    await runner.aadd_deployment(deployment)
                 known[name] = product.digest
-                log.info("serving the flows of product %s", name)
+                await serve_product(runner, product)
         ready.touch()
         await asyncio.sleep(LOOK_SECONDS)
 

@@ -4,6 +4,7 @@ One retrain of a product at a time, by a database lease that a killed worker can
 run leaves a markdown artifact that says what was decided and why. Only names, ids and paths travel between tasks.
 """
 
+from contextlib import ExitStack
 from typing import Any
 
 from prefect import State, flow, get_run_logger, task
@@ -11,24 +12,26 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.states import Completed, Failed
 
 from inspection.data.products import load_product
-from inspection.errors import LeaseError, ServerError
+from inspection.errors import EscapementError, LeaseError, UsageError
 from inspection.stages.ask import pull_answers
+from inspection.stages.deploy import check_ready
 from inspection.stages.due import Due, is_due
 from inspection.store.leases import hold
 from pipelines.context import open_context
-from pipelines.naming import run_name
-from pipelines.roll_out import roll_out
+from pipelines.naming import artifact_key, run_name
+from pipelines.roll_out import project, roll_out
 
 LEASE_SECONDS = 45.0
 
 
 @task(name="labels due?", retries=2, retry_delay_seconds=5)
 def look_for_labels(product: str) -> Due:
-    """Pull what is new and compare it with the plan; a dead Label Studio does not hide labels that are here already."""
+    """Pull what is new and compare it with the plan; labels that are here already count whatever stops the pull, which the
+    flow `sync-labels` shows."""
     with open_context() as context:
         try:
             pull_answers(context.settings, context.store, product)
-        except ServerError as error:
+        except EscapementError as error:
             get_run_logger().warning("labels were not pulled: %s", error)
         with context.store.begin(read_only=True) as session:
             return is_due(session, load_product(session, product))
@@ -87,15 +90,6 @@ def begin_rollout(run_id: str, why: str) -> int:
         return start(context.settings, context.store, candidate, who=context.holder, why=why)
 
 
-@task(name="project aliases into MLflow", retries=3, retry_delay_seconds=5)
-def project(product: str) -> None:
-    """Let MLflow's aliases follow our ledger."""
-    from inspection.stages.evidence import project_aliases
-
-    with open_context() as context:
-        project_aliases(context.settings, context.store, product)
-
-
 @task(name="tell people")
 def tell(product: str, run_id: str, decision: str) -> None:
     """One markdown artifact per retrain: what was decided, and why."""
@@ -105,7 +99,7 @@ def tell(product: str, run_id: str, decision: str) -> None:
     with open_context() as context:
         candidate = load_candidate(context.settings, run_id)
         text = account_of(context.settings, context.store, candidate, decision)
-    create_markdown_artifact(key=f"retrain-{product.lower()}", markdown=text, description=decision)
+    create_markdown_artifact(key=artifact_key("retrain", product), markdown=text, description=decision)
 
 
 def _judge_and_ship(product: str, why: str) -> State[Any]:
@@ -127,7 +121,6 @@ def _judge_and_ship(product: str, why: str) -> State[Any]:
     begin_rollout(run_id, why)
     project(product)
     ended = roll_out(product)
-    project(product)
     tell(product, run_id, f"Rollout {ended['state']}. {ended['why']}")
     if ended["state"] == "aborted":
         return Failed(name="Rolled back", message=ended["why"])
@@ -142,9 +135,13 @@ def retrain(product: str, force: bool = False) -> State[Any]:
     log.info("%s", due.why)
     if not (due.due or force):
         return Completed(name="NotDue", message=due.why)
-    with open_context() as context:
+    with open_context() as context, ExitStack() as held:
         try:
-            with hold(context.store, f"retrain/{product}", context.holder, ttl_seconds=LEASE_SECONDS):
-                return _judge_and_ship(product, "forced by hand" if force else due.why)
+            held.enter_context(hold(context.store, f"retrain/{product}", context.holder, ttl_seconds=LEASE_SECONDS))
         except LeaseError as busy:
             return Completed(name="Skipped", message=str(busy))
+        try:
+            check_ready(context.store, product)
+        except UsageError as missing:
+            return Completed(name="NotReady", message=str(missing))
+        return _judge_and_ship(product, "forced by hand" if force else due.why)

@@ -100,7 +100,7 @@ class Ledger(Part):
 
 
 class Report(Contract):
-    """What the running process says of itself."""
+    """What a device says of itself; counts go over all restarts."""
 
     SCHEMA: ClassVar[str] = "escapement.report/1.0"
 

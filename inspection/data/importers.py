@@ -185,7 +185,8 @@ class _Import:
             product=self.product,
             picture=info.sha256,
             origin=IMPORT,
-            # By product, file and picture: a label corrected in the directory supersedes, another picture does not.
+            # By product, file and picture: a label corrected in labels.csv supersedes. A picture moved to another class
+            # folder is another file: its two labels contradict, and snapshots leave it out until one is retracted.
             origin_id=sha256_hex(f"{self.product}\0{item.name}\0{info.sha256}".encode()),
             label=item.label,
             annotator="import",

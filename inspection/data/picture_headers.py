@@ -7,6 +7,7 @@ Sources: PNG (ISO/IEC 15948) chunks, JPEG (ITU-T T.81) markers, BMP headers as W
 import re
 import struct
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from inspection.errors import PictureError
@@ -14,12 +15,14 @@ from inspection.errors import PictureError
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG_SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_ALONE = frozenset({0x01, *range(0xD0, 0xD8)})  # markers without a length
-_JPEG_AFTER_SCAN = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")
+_JPEG_AFTER_SCAN = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # linear also in a file of nothing but 0xFF
+_JPEG_FILL = re.compile(rb"\xff*")
 _TIFF_FIELD = {1: "B", 3: "H", 4: "I"}
 _TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
 _TIFF_PLACES = ((273, 279), (324, 325))  # offsets and byte counts of strips, of tiles
 _TIFF_WANTED = {_TIFF_WIDTH, _TIFF_HEIGHT, *(tag for pair in _TIFF_PLACES for tag in pair)}
 _TIFF_MOST_VALUES = 1_000_000
+_JPEG_MOST_SEGMENTS = 100_000
 
 
 @dataclass(frozen=True)
@@ -79,18 +82,17 @@ def _png_complete(data: bytes) -> None:
         at += 12 + length
 
 
-def _jpeg_segments(data: bytes) -> list[tuple[int, int]]:
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
     """(marker, offset of its content) from the start to the end marker; IndexError when the file ends early."""
-    found, at = [], 2
-    while True:
+    at = 2
+    for _ in range(_JPEG_MOST_SEGMENTS):
         if data[at] != 0xFF:
             raise PictureError(f"there is no JPEG marker at byte {at}", "cannot_decode")
-        while data[at] == 0xFF:
-            at += 1
+        at = _JPEG_FILL.match(data, at).end()  # type: ignore[union-attr]  # it matches anywhere
         marker, at = data[at], at + 1
-        found.append((marker, at))
+        yield marker, at
         if marker == 0xD9:
-            return found
+            return
         if marker not in _JPEG_ALONE:
             at += struct.unpack_from(">H", data, at)[0]
         if marker == 0xDA:
@@ -98,6 +100,7 @@ def _jpeg_segments(data: bytes) -> list[tuple[int, int]]:
             if behind is None:
                 raise PictureError("the JPEG file has no end marker: it was cut short", "truncated")
             at = behind.start()
+    raise PictureError(f"the JPEG file has more than {_JPEG_MOST_SEGMENTS} segments", "cannot_decode")
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int]:
@@ -109,7 +112,7 @@ def _jpeg_size(data: bytes) -> tuple[int, int]:
 
 
 def _jpeg_complete(data: bytes) -> None:
-    if not any(marker == 0xDA for marker, _ in _jpeg_segments(data)):
+    if 0xDA not in {marker for marker, _ in _jpeg_segments(data)}:  # to the end: it must be complete
         raise PictureError("the JPEG file holds no picture data", "truncated")
 
 
@@ -137,11 +140,13 @@ def _tiff_fields(data: bytes) -> dict[int, list[int]]:
     order = "<" if data[:2] == b"II" else ">"
     (at,) = struct.unpack_from(order + "I", data, 4)
     (count,) = struct.unpack_from(order + "H", data, at)
-    fields = {}
+    fields: dict[int, list[int]] = {}
     for entry in range(at + 2, at + 2 + 12 * count, 12):
         tag, kind, number = struct.unpack_from(order + "HHI", data, entry)
         if tag not in _TIFF_WANTED or kind not in _TIFF_FIELD:
             continue
+        if tag in fields:
+            raise PictureError(f"the TIFF file has field {tag} twice", "cannot_decode")
         if number > _TIFF_MOST_VALUES:
             raise PictureError(f"the TIFF file's field {tag} claims {number} values", "cannot_decode")
         form = f"{order}{number}{_TIFF_FIELD[kind]}"

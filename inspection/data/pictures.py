@@ -17,7 +17,7 @@ from inspection.data import picture_headers
 from inspection.data.descriptors import describe, phash
 from inspection.errors import PictureError
 
-__all__ = ["PictureInfo", "check_picture", "decode_bgr", "phash"]
+__all__ = ["PictureInfo", "check_picture", "decode_bgr", "encode_png", "phash"]
 
 Image = NDArray[np.uint8]
 
@@ -80,3 +80,11 @@ def decode_bgr(data: bytes) -> Image:
     if image is None or image.dtype != np.uint8:
         raise PictureError("the picture cannot be decoded: its content is damaged or of an unusual kind", "cannot_decode")
     return np.asarray(image, np.uint8)
+
+
+def encode_png(image: Image) -> bytes:
+    """A uint8 ``[H, W, 3]`` BGR picture as a PNG file: nothing is lost. Raises PictureError ``cannot_encode``."""
+    done, data = cv2.imencode(".png", image)
+    if not done:
+        raise PictureError(f"an array of shape {image.shape} could not be written as PNG", "cannot_encode")
+    return bytes(data)

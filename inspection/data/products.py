@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from inspection.contracts import ANY_DEFECT
+from inspection.contracts import ANY_DEFECT, Tiling
 from inspection.data.product import Product
 from inspection.errors import UsageError
-from inspection.store.tables import ProductRow, StationRow, utc_now
+from inspection.store.tables import DeviceRow, ProductRow, StationRow, utc_now
 
 
 def save_product(session: Session, product: Product) -> None:
@@ -54,6 +54,19 @@ def add_station(session: Session, name: str, product: str, *, mode: str = "judge
     return row
 
 
+def retire_device(session: Session, name: str) -> str:
+    """Forget a device that is no longer there, and its token; what it judged stays. Returns its station.
+
+    Until then every rollout through the station waits for it. Raises UsageError when it is unknown.
+    """
+    row = session.get(DeviceRow, name)
+    if row is None:
+        known = session.scalars(select(DeviceRow.name).order_by(DeviceRow.name)).all()
+        raise UsageError(f"there is no device {name!r}; {nearest(name, known)}")
+    session.delete(row)
+    return row.station
+
+
 def list_stations(session: Session, product: str) -> list[StationRow]:
     """The stations of a product, by name."""
     return list(session.scalars(select(StationRow).where(StationRow.product == product).order_by(StationRow.name)))
@@ -77,5 +90,7 @@ def _check(product: Product) -> None:
         wrong = f"the good class {product.good_class!r} is not one of {classes}"
     elif ANY_DEFECT in classes or not all(name.strip() for name in classes):
         wrong = f"{ANY_DEFECT!r} and the empty name cannot be classes: {classes}"
+    elif product.tiling != Tiling():
+        wrong = "a tiling is not trained yet, only the device would cut tiles: leave it at one tile"
     if wrong:
         raise UsageError(f"product {product.name!r}: {wrong}")

@@ -75,12 +75,6 @@ def load_snapshot(store: Store, snapshot_id: str) -> Snapshot:
         raise UsageError(f"there is no snapshot {snapshot_id!r}: build one, or look at the list of them") from error
 
 
-def latest_snapshot(session: Session, product: str | Product) -> SnapshotRow | None:
-    """The row of the newest snapshot of a product, None when there is none yet."""
-    mine = select(SnapshotRow).where(SnapshotRow.product == name_of(product))
-    return session.scalars(mine.order_by(SnapshotRow.last_label_id.desc(), SnapshotRow.created_at.desc())).first()
-
-
 def look_at_golden(session: Session, snapshot_id: str, who: str, why: str) -> int:
     """Record one look at a snapshot's golden set; the number of looks so far, this one included."""
     session.add(GoldenLookRow(snapshot=snapshot_id, who=who[:200], why=why[:200]))

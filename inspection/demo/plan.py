@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-from inspection.contracts import Limits
+from inspection.contracts import Costs, Limits
 from inspection.data.product import (
     CollectPlan,
     Product,
@@ -97,5 +97,5 @@ def images_plan(directory: Path, good: str) -> Plan:
     ask = min(320, len(schedule.before) + len(schedule.pool))
     product = _product("pictures", schedule, 128, Limits(escape_rate=1.0, overkill_rate=1.0), ask)
     by_lot = product.retrain.model_copy(update={"group_by": "lot"})
-    product = product.model_copy(update={"retrain": by_lot})
+    product = product.model_copy(update={"retrain": by_lot, "costs": Costs(escape=3.0)})
     return Plan(product, schedule, STATIONS, SEED, str(directory), 0.15, ask)

@@ -110,6 +110,11 @@ def _check_sender(caller: Caller, verdicts: Sequence[Verdict]) -> None:
         if verdict.device != caller.device:
             said = f"verdict {verdict.id} names device {verdict.device}, but the token is that of {caller.device}"
             raise RefusedError(said, status=403, code="foreign_verdict", culprit=verdict.canonical())
+        if verdict.station != caller.station:
+            said = (
+                f"verdict {verdict.id} names station {verdict.station}, but {caller.device} is enrolled at {caller.station}"
+            )
+            raise RefusedError(said, status=403, code="foreign_verdict", culprit=verdict.canonical())
 
 
 def _accept(session: Session, verdicts: Sequence[Verdict]) -> list[Receipt]:

@@ -64,12 +64,6 @@ def ensure_project(studio: LabelStudio, product: Product, *, restore: bool = Fal
     return marked.project.id
 
 
-def find_project(studio: LabelStudio, product: Product) -> int | None:
-    """Id of the product's project, or None when there is none yet. Changes nothing."""
-    marked = _find(studio, product)
-    return marked.project.id if marked else None
-
-
 def _title(product: Product) -> str:
     return f"Escapement: {product.name}"[:_TITLE_LENGTH]
 

@@ -53,6 +53,6 @@ def _check_loss(product: Product, ours: Counter[int], own: list[TaskState], gone
     if lost > _MANY and lost > _SHARE * total:
         raise IntegrityError(
             f"Label Studio lost {lost} of the {total} answers we hold for {product.name}. If its database was lost or put "
-            "back to an older state, restore it; if they were deleted on purpose, allow the mass retraction. Nothing was "
-            "changed here"
+            "back to an older state, restore it; if they were deleted on purpose, run `inspection pull-labels "
+            f"--product {product.name} --allow-mass-retraction`. Nothing was changed here"
         )

@@ -32,24 +32,42 @@ def newest_assignment(session: Session, station: str) -> AssignmentRow | None:
     return session.scalars(query.order_by(AssignmentRow.serial.desc()).limit(1)).first()
 
 
+def belongs(session: Session, digest: str | None, product: str) -> bool:
+    """Whether a registered target is one of this product's."""
+    row = None if digest is None else session.get(BundleRow, digest)
+    return row is not None and row.product == product
+
+
 def bring_in_step(
-    session: Session, keys: Keys, product: str, bundle: str, recipe: str, *, now: datetime | None = None
+    session: Session, keys: Keys, product: str, bundle: str | None, recipe: str | None, *, now: datetime | None = None
 ) -> list[str]:
-    """Assign what stations of a product lack: these targets where one never got any, its own again where its mode or audit
-    share changed since. For a product without a rollout under way. Returns what was done, in words."""
+    """Assign these targets (None: none yet, a station may collect without) to the stations of a product that are not in
+    step. For a product without a rollout under way. Returns what was done, in words."""
     done = []
     query = select(StationRow).where(StationRow.product == product).order_by(StationRow.name)
     for station in session.scalars(query).all():
         last = newest_assignment(session, station.name)
-        if last is None:
-            assign(session, keys, station.name, bundle, recipe, now=now)
-            done.append(f"{station.name} is new and gets the champion")
-            continue
-        said = verify_assignment(last.envelope, trust_root(keys))
-        if (said.mode.value, said.audit_share) != (station.mode, station.audit_share):
-            assign(session, keys, station.name, last.bundle, last.recipe, now=now)
-            done.append(f"{station.name} is told its mode {station.mode} and audit share {station.audit_share:g}")
+        if why := _out_of_step(session, keys, station, last, bundle):
+            row = assign(session, keys, station.name, bundle, recipe, now=now)
+            runs = (bundle or "none")[:12]
+            done.append(f"station {station.name} {why}: mode {station.mode}, bundle {runs}, serial {row.serial}")
     return done
+
+
+def _out_of_step(
+    session: Session, keys: Keys, station: StationRow, last: AssignmentRow | None, bundle: str | None
+) -> str | None:
+    if last is None:
+        return "is new"
+    if last.bundle is None:
+        if bundle is not None:
+            return "had no bundle"
+    elif not belongs(session, last.bundle, station.product):
+        return "came from another product"
+    said = verify_assignment(last.envelope, trust_root(keys))
+    if (said.mode.value, said.audit_share) != (station.mode, station.audit_share):
+        return "changed its mode or audit share"
+    return None
 
 
 def assign(

@@ -146,30 +146,6 @@ def _against_champion(candidate: Scorecard, champion: Scorecard, confidence: flo
     return [escape, _paid_for(overkill, escape, costs)]
 
 
-def parity_checks(
-    reference: Scorecard, candidate: Scorecard, *, min_agreement: float, max_balanced_accuracy_drop: float
-) -> list[Check]:
-    """Whether a smaller file still says what its float model says: share of equal decisions by part, and the drop of
-    balanced accuracy (both in [0, 1]). For ``extra`` of `gate`. Raises IntegrityError on different parts."""
-    ours, theirs = _by_part(candidate), _by_part(reference)
-    if ours.keys() != theirs.keys():
-        raise IntegrityError("float and quantized model were judged on different parts: judge both on the same ones")
-    agreement = sum(ours[n].decision is theirs[n].decision for n in ours) / len(ours)
-    drop = (reference.balanced_accuracy or 0.0) - (candidate.balanced_accuracy or 0.0)
-    return [
-        _bound_check("agreement", agreement, min_agreement, agreement >= min_agreement, "at least"),
-        _bound_check(
-            "balanced accuracy drop", drop, max_balanced_accuracy_drop, drop <= max_balanced_accuracy_drop, "at most"
-        ),
-    ]
-
-
-def _bound_check(name: str, value: float, limit: float, holds: bool, wanted: str) -> Check:
-    answer = Answer.PASS if holds else Answer.FAIL
-    why = f"{name} {value:.2%}, wanted {wanted} {limit:.2%}"
-    return Check(name=name, answer=answer, why=why, numbers={"value": value, "limit": limit})
-
-
 def _paragraph(answer: Answer, checks: Iterable[Check]) -> str:
     deciding = [c.why for c in checks if c.answer is answer]
     rest = [c.why for c in checks if c.answer is not answer]
@@ -177,18 +153,15 @@ def _paragraph(answer: Answer, checks: Iterable[Check]) -> str:
     return f"{answer.value}: {'; '.join(deciding)}.{also}"
 
 
-def gate(
-    candidate: Scorecard, champion: Scorecard | None, limits: Limits, costs: Costs, *, extra: Sequence[Check] = ()
-) -> GateAnswer:
+def gate(candidate: Scorecard, champion: Scorecard | None, limits: Limits, costs: Costs) -> GateAnswer:
     """Ask the gate. ``champion`` must have judged the same golden parts (IntegrityError otherwise); ``costs`` weigh more
-    overkill than its against fewer escapes; ``extra`` are further conditions (see `parity_checks`). The worst check
-    decides."""
+    overkill than its against fewer escapes. The worst check decides."""
     level = limits.confidence
     escape, overkill = candidate.escape, candidate.overkill
     bad = rate_check("escape", "defective", escape.count, escape.parts, limits.escape_rate, level)
     good = rate_check("overkill", "good", overkill.count, overkill.parts, limits.overkill_rate, level)
     compared = [] if champion is None else _against_champion(candidate, champion, level, costs)
-    checks = [bad, good, *compared, *extra]
+    checks = [bad, good, *compared]
     answer = min((c.answer for c in checks), key=lambda a: _ORDER[a])
     return GateAnswer(
         answer=answer,

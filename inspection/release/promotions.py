@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from inspection.errors import LeaseError
 from inspection.store.session import exclusive
-from inspection.store.tables import PromotionRow
+from inspection.store.tables import PromotionRow, RolloutRow
 
 
 class Role(StrEnum):
@@ -89,9 +89,14 @@ def champion(session: Session, product: str) -> PromotionRow | None:
 
 
 def challenger(session: Session, product: str) -> PromotionRow | None:
-    """The newest challenger; None when there is none, or a later champion has settled the matter."""
+    """The newest challenger; None when there is none, when a later champion has settled the matter, or its rollout was
+    aborted."""
     found, decided = _newest(session, product, Role.CHALLENGER), champion(session, product)
-    return None if found is None or (decided is not None and decided.serial > found.serial) else found
+    if found is None or (decided is not None and decided.serial > found.serial):
+        return None
+    query = select(RolloutRow.state).where(RolloutRow.product == product, RolloutRow.bundle == found.bundle)
+    state = session.scalars(query.order_by(RolloutRow.id.desc()).limit(1)).first()
+    return None if state == "aborted" else found
 
 
 def history(session: Session, product: str) -> list[PromotionRow]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from inspection.contracts import Recipe, Verdict, sha256_hex
+from inspection.data.pictures import decode_bgr, encode_png
 from inspection.data.snapshot_record import Example
 from inspection.errors import BundleError, IntegrityError
 
@@ -24,7 +25,7 @@ _STEM_DIGITS = 32  # of a picture's digest: its name in the replayed folder
 
 @dataclass(frozen=True)
 class GoldenPicture:
-    """One picture to judge: its file bytes (PNG, JPEG or BMP), true class and physical part."""
+    """One picture to judge: its file bytes, true class and physical part."""
 
     data: bytes
     label: str
@@ -36,10 +37,13 @@ def golden_pictures(examples: Iterable[Example], pictures: Callable[[str], bytes
     return [GoldenPicture(pictures(e.picture), e.label, e.part) for e in examples]
 
 
-def _suffix(data: bytes) -> str:
-    if data.startswith(b"\xff\xd8"):
-        return ".jpg"
-    return ".bmp" if data.startswith(b"BM") else ".png"
+_AS_THEY_ARE = {b"\x89P": ".png", b"\xff\xd8": ".jpg", b"BM": ".bmp"}
+
+
+def _file_of(data: bytes) -> tuple[str, bytes]:
+    """Suffix and bytes of a file the agent reads: others, like TIFF, become PNG, which loses nothing."""
+    suffix = _AS_THEY_ARE.get(data[:2])
+    return (suffix, data) if suffix else (".png", encode_png(decode_bgr(data)))
 
 
 def _write(folder: Path, pictures: Sequence[GoldenPicture]) -> dict[str, GoldenPicture]:
@@ -51,8 +55,9 @@ def _write(folder: Path, pictures: Sequence[GoldenPicture]) -> dict[str, GoldenP
         if stem in by_stem:
             raise IntegrityError(f"picture {stem} is twice among the pictures to replay: look at the snapshot")
         by_stem[stem] = picture
-        path = folder / (stem + _suffix(picture.data))
-        path.write_bytes(picture.data)
+        suffix, content = _file_of(picture.data)
+        path = folder / (stem + suffix)
+        path.write_bytes(content)
         rows.append((path.name, picture.label, stem))
     with (folder / "labels.csv").open("w", newline="") as out:
         csv.writer(out).writerows([("path", "label", "part"), *rows])

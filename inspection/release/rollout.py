@@ -1,8 +1,8 @@
 """Rollout: a signed bundle and recipe go to groups of stations in order, and come back when they do harm.
 
 Invariants: only signed targets are assigned; serials of a station only rise, and going back is a new, higher serial; one
-rollout per product is under way; a group has succeeded when every device of its stations says that its running process
-made enough verdicts with the new digest, never because something was installed; aborting returns every station that was
+rollout per product is under way; a group has succeeded when every device of its stations says that it made enough
+verdicts with the new digest, never because something was installed; aborting returns every station that was
 moved to what it had before.
 
 State: running -> done | aborted, running <-> paused, paused -> aborted. While paused nothing is assigned and no time-out
@@ -17,10 +17,10 @@ from enum import StrEnum
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from inspection.contracts import AgentState, Decision, Report, TargetKind
+from inspection.contracts import AgentState, Decision, Mode, Report, TargetKind
 from inspection.data.product import Product
 from inspection.errors import IntegrityError, UsageError
-from inspection.release.assignments import assign, signed_target
+from inspection.release.assignments import assign, belongs, signed_target
 from inspection.release.signing import Keys
 from inspection.store.session import exclusive
 from inspection.store.tables import AssignmentRow, DeviceRow, RolloutRow, StationRow, VerdictRow
@@ -75,23 +75,43 @@ class RolloutStatus:
 
 
 def plan_groups(session: Session, product: Product) -> list[list[str]]:
-    """The first group of the product's plan (or its first station by name), then all its other stations."""
-    names = sorted(session.scalars(select(StationRow.name).where(StationRow.product == product.name)))
+    """The first group of the product's plan (or its first station by name), then all its other stations. Stations that
+    collect are left out: without a verdict they prove nothing."""
+    judging = (StationRow.product == product.name, StationRow.mode != Mode.COLLECT.value)
+    names = sorted(session.scalars(select(StationRow.name).where(*judging)))
     first = list(product.rollout.first_group) or names[:1]
     rest = [name for name in names if name not in first]
     return [first, rest] if rest else [first]
 
 
 def _check_groups(session: Session, product: Product, groups: Sequence[Sequence[str]]) -> None:
-    known = set(session.scalars(select(StationRow.name).where(StationRow.product == product.name)))
+    if not groups or not all(groups):
+        raise UsageError(
+            f"a rollout of {product.name!r} needs groups that each name a station that judges or shadows, got "
+            f"{[list(g) for g in groups]}: add a station, or change the mode of one that collects"
+        )
+    stations = session.execute(select(StationRow.name, StationRow.mode).where(StationRow.product == product.name))
+    known = {row.name: row.mode for row in stations}
     named = [station for group in groups for station in group]
-    if strange := sorted(set(named) - known):
+    if strange := sorted(set(named) - known.keys()):
         raise UsageError(f"these are no stations of {product.name!r}: {strange}. It has {sorted(known)}")
+    if collecting := sorted(name for name in named if known[name] == Mode.COLLECT.value):
+        raise UsageError(f"these stations collect and prove nothing: {collecting}. Change their mode, or leave them out")
     if len(named) != len(set(named)):
         raise UsageError(f"a station is in two groups of the rollout: {sorted(n for n in named if named.count(n) > 1)}")
     for place, group in enumerate(groups, start=1):
         if not _devices(session, group):
             raise UsageError(f"group {place} of the rollout ({list(group)}) has no device that could prove it: enrol one")
+
+
+def check_ready(session: Session, product: Product, groups: Sequence[Sequence[str]] | None = None) -> list[list[str]]:
+    """The groups a rollout would have (``groups`` None: `plan_groups`). UsageError when it could not start: see
+    `start_rollout`."""
+    if (other := current(session, product.name)) is not None:
+        raise UsageError(f"rollout {other.id} of {product.name!r} is {other.state}: finish or abort it first")
+    chosen = plan_groups(session, product) if groups is None else [list(g) for g in groups]
+    _check_groups(session, product, chosen)
+    return chosen
 
 
 def start_rollout(
@@ -106,16 +126,11 @@ def start_rollout(
 ) -> RolloutRow:
     """Begin: assign the digests ``bundle`` and ``recipe`` to the first group (``groups`` None: `plan_groups`).
 
-    Raises UsageError on an empty group, on unknown or repeated stations, on a target that is missing or not signed, and
-    when another rollout of this product is under way.
+    Raises UsageError on an empty group, on unknown, repeated or collecting stations, on a target that is missing or not
+    signed, and when another rollout of this product is under way.
     """
     exclusive(session, f"rollout/{product.name}")
-    if (other := current(session, product.name)) is not None:
-        raise UsageError(f"rollout {other.id} of {product.name!r} is {other.state}: finish or abort it first")
-    chosen = plan_groups(session, product) if groups is None else [list(g) for g in groups]
-    if not chosen or not all(chosen):
-        raise UsageError(f"a rollout of {product.name!r} needs groups that each name a station: got {chosen}")
-    _check_groups(session, product, chosen)
+    chosen = check_ready(session, product, groups)
     signed_target(session, bundle, TargetKind.BUNDLE, product.name)
     signed_target(session, recipe, TargetKind.RECIPE, product.name)
     when = now or datetime.now(UTC)
@@ -177,8 +192,8 @@ def _had_before(session: Session, issued: AssignmentRow) -> bool:
 
 
 def _verdicts_made(session: Session, device: DeviceRow, report: Report, issued: AssignmentRow) -> int:
-    """Verdicts of the running process by the new digest. A process that ran this bundle before the rollout has counted
-    older ones too; then only verdicts the hub received since the assignment count."""
+    """Verdicts the device counts for the new digest. One that ran this bundle before the rollout has counted older ones
+    too; then only verdicts the hub received since the assignment count."""
     claimed = report.verdicts_by_digest.get(issued.bundle or "", 0)
     if not _had_before(session, issued):
         return claimed
@@ -306,7 +321,8 @@ def _abort(session: Session, keys: Keys, row: RolloutRow, why: str, now: datetim
     events = [f"rollout {row.id} is aborted: {why}"]
     for station in _moved(row):
         former = _former(session, row, station)
-        bundle, recipe = (None, None) if former is None else (former.bundle, former.recipe)
+        usable = former is not None and belongs(session, former.bundle, row.product)
+        bundle, recipe = (former.bundle, former.recipe) if former is not None and usable else (None, None)
         back = assign(session, keys, station, bundle, recipe, now=now, rollout=row.id)
         events.append(f"station {station} returns to bundle {_short(bundle)} by serial {back.serial}")
     return events

@@ -4,6 +4,7 @@ Invariants: one promotion at a time (the lease ``promote/<product>``, whose fenc
 ledger is written first and MLflow's aliases follow it; a rollout whose process dies is carried on by the next look.
 """
 
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 
 from pydantic import BaseModel, ConfigDict
@@ -26,6 +27,7 @@ from inspection.store.session import Store, insert_new
 from inspection.store.tables import BundleRow, PromotionRow, RolloutRow
 
 PROMOTION_LEASE_SECONDS = 60.0
+PROMOTION_WAIT_SECONDS = 30.0  # a look at a rollout takes a moment; a retrain's work is not thrown away for it
 
 
 class RolloutView(BaseModel):
@@ -51,6 +53,12 @@ class RolloutView(BaseModel):
 def promotion_lease(product: str) -> str:
     """Name of the lease that whoever changes a product's champion must hold."""
     return f"promote/{product}"
+
+
+def _promotion(store: Store, product: str, who: str) -> AbstractContextManager[Lease]:
+    return hold(
+        store, promotion_lease(product), who, ttl_seconds=PROMOTION_LEASE_SECONDS, wait_seconds=PROMOTION_WAIT_SECONDS
+    )
 
 
 def sign(settings: Settings, store: Store, candidate: Candidate) -> tuple[str, str]:
@@ -112,10 +120,7 @@ def start(
     """
     bundle, recipe = sign(settings, store, candidate)
     keys = load_or_create_keys(settings.keys)
-    with (
-        hold(store, promotion_lease(candidate.product), who, ttl_seconds=PROMOTION_LEASE_SECONDS) as lease,
-        store.begin() as session,
-    ):
+    with _promotion(store, candidate.product, who) as lease, store.begin() as session:
         product = load_product(session, candidate.product)
         _promote(session, candidate, promotions.Role.CHALLENGER, bundle, recipe, who, why, lease)
         return rollout.start_rollout(session, keys, product, bundle, recipe, groups).id
@@ -147,24 +152,25 @@ def _promote(
     )
 
 
-def advance_rollout(settings: Settings, store: Store, product_name: str, who: str) -> list[str]:
-    """Look at the running rollout once and act; the champion changes in the transaction that ends it. Without one, give
-    stations that were added or changed since their assignment.
+def check_ready(store: Store, product_name: str) -> None:
+    """Whether a rollout could start now: asked before hours of training. UsageError says what stands in the way."""
+    with store.begin(read_only=True) as session:
+        rollout.check_ready(session, load_product(session, product_name))
 
-    Raises LeaseError when another process is at it.
+
+def advance_rollout(settings: Settings, store: Store, product_name: str, who: str) -> list[str]:
+    """Look at the running rollout once and act; the champion changes in the transaction that ends it. Without one, bring
+    stations that were added or changed in step.
+
+    Raises LeaseError when another process stays at it.
     """
     keys = load_or_create_keys(settings.keys)
-    with store.begin(read_only=True) as session:
-        if rollout.current(session, product_name) is None and promotions.champion(session, product_name) is None:
-            return []
-    with (
-        hold(store, promotion_lease(product_name), who, ttl_seconds=PROMOTION_LEASE_SECONDS) as lease,
-        store.begin() as session,
-    ):
+    with _promotion(store, product_name, who) as lease, store.begin() as session:
         product = load_product(session, product_name)
         if rollout.current(session, product_name) is None:
             champion = promotions.champion(session, product_name)
-            return bring_in_step(session, keys, product_name, champion.bundle, champion.recipe) if champion else []
+            bundle, recipe = (champion.bundle, champion.recipe) if champion else (None, None)
+            return bring_in_step(session, keys, product_name, bundle, recipe)
 
         def crown(inner: Session, row: RolloutRow) -> None:
             _crown(inner, product, row, who, lease)

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from inspection.contracts import Recipe
-from inspection.errors import MissingPictureError
 from inspection.release.promotions import champion
 from inspection.stages.candidate import Candidate
 from inspection.stages.material import Material
@@ -49,22 +48,21 @@ def promotion_of_champion(store: Store, product: str) -> PromotionRow | None:
         return row
 
 
-def _fetch(store: Store, run_id: str, role: str, folder: Path) -> Path | None:
+def _fetch(store: Store, run_id: str, role: str, folder: Path) -> Path:
     place = folder / f"champion-{role}"
     place.mkdir(parents=True, exist_ok=True)
-    try:
-        for name in FILES:
-            (place / name).write_bytes(store.blobs.get(f"trained/{run_id}/{role}/{name}"))
-    except MissingPictureError:
-        return None
+    for name in FILES:
+        (place / name).write_bytes(store.blobs.get(f"trained/{run_id}/{role}/{name}"))
     return place
 
 
 def teacher_of_champion(material: Material, folder: Path) -> ChampionTeacher | None:
-    """The champion's teacher, fetched below ``folder``; None before the first champion."""
+    """The champion's teacher, fetched below ``folder``; None before the first champion. MissingPictureError when its files
+    are gone: a gate that compares with nobody must not look like one that compared."""
     row = promotion_of_champion(material.store, material.product.name)
-    if row is None or (place := _fetch(material.store, row.run_id, "teacher", folder)) is None:
+    if row is None:
         return None
+    place = _fetch(material.store, row.run_id, "teacher", folder)
     recipe = Recipe.parse(material.store.blobs.get(f"trained/{row.run_id}/teacher/{RECIPE}"))
     return ChampionTeacher(row.run_id, place, recipe)
 

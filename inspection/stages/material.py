@@ -10,6 +10,7 @@ from inspection.data.product import Product
 from inspection.data.products import load_product
 from inspection.data.snapshot_record import Example, Snapshot, Split
 from inspection.data.snapshots import load_snapshot
+from inspection.errors import UsageError
 from inspection.store.session import Store
 from inspection.training.cache import decode_frame
 
@@ -30,7 +31,10 @@ class Material:
         """Read both. Raises UsageError."""
         with store.begin(read_only=True) as session:
             definition = load_product(session, product)
-        return cls(definition, load_snapshot(store, snapshot), store)
+        found = load_snapshot(store, snapshot)
+        if found.product != product:
+            raise UsageError(f"snapshot {snapshot[:12]} is one of product {found.product!r}, not of {product!r}")
+        return cls(definition, found, store)
 
     def picture(self, sha256: str) -> bytes:
         """A picture's file bytes; MissingPictureError when they are gone."""

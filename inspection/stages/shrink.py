@@ -10,17 +10,15 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import balanced_accuracy_score
 from sqlalchemy import func, select
 
 from inspection.contracts import MODEL_NAME, RECIPE_NAME, InputDescription, Origin, Recipe, decide, sha256_hex
-from inspection.data.pictures import decode_bgr
+from inspection.data.pictures import decode_bgr, encode_png
 from inspection.data.product import Product
 from inspection.data.snapshot_record import Example, Split
-from inspection.errors import IntegrityError
 from inspection.release.bundle import choose_self_test, pack
 from inspection.release.export import export_onnx
 from inspection.release.measure import compare_latency, scores_of
@@ -135,14 +133,6 @@ def _typical(frames: Sequence[NDArray[np.uint8]]) -> tuple[int, int, int]:
     return int(height), int(width), 3
 
 
-def _png(material: Material, sha256: str) -> bytes:
-    """The whole picture, losslessly: the device cuts its region of interest by itself."""
-    ok, buffer = cv2.imencode(".png", decode_bgr(material.picture(sha256)))
-    if not ok:
-        raise IntegrityError(f"picture {sha256[:12]} could not be encoded as PNG for the self-test: its shape is wrong")
-    return bytes(buffer)
-
-
 def _pack(
     material: Material,
     candidate: Candidate,
@@ -158,7 +148,8 @@ def _pack(
     cases = choose_self_test(by_key, recipe, count=SELF_TEST_PICTURES)
     chosen = candidate.model_copy(update={"shipped": shipped}).chosen_onnx
     files = {MODEL_NAME: chosen.read_bytes(), RECIPE_NAME: recipe.canonical()}
-    files |= {case.path: _png(material, key) for key, case in cases.items()}
+    # Whole pictures, losslessly: the device cuts its region of interest by itself.
+    files |= {case.path: encode_png(decode_bgr(material.picture(key))) for key, case in cases.items()}
     return pack(
         files,
         name=f"{material.product.name}-edge",

@@ -56,7 +56,9 @@ def make_engine(text: str) -> Engine:
 
 
 def read_only(engine: Engine) -> Engine:
-    """The same engine, whose transactions refuse to write and so need no write lock."""
+    """The same engine, whose transactions refuse to write and so need no write lock; each sees one moment."""
+    if engine.dialect.name == "postgresql":
+        return engine.execution_options(postgresql_readonly=True, isolation_level="REPEATABLE READ")
     return engine.execution_options(postgresql_readonly=True)
 
 

@@ -2,9 +2,18 @@
 
 import pytest
 
-from inspection.data.products import add_station, list_products, list_stations, load_product, save_product
+from inspection.contracts import Tiling
+from inspection.data.products import (
+    add_station,
+    list_products,
+    list_stations,
+    load_product,
+    retire_device,
+    save_product,
+)
 from inspection.errors import UsageError
 from inspection.store.session import Store
+from inspection.store.tables import DeviceRow
 from tests.data.conftest import PRODUCT
 
 
@@ -26,10 +35,17 @@ def test_a_mistyped_product_is_met_with_the_nearest(store: Store) -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"classes": ["ok", "ok"]}, {"good_class": "fine"}, {"classes": ["ok", "*"]}, {"classes": ["ok", " "]}]
+    "changes",
+    [
+        {"classes": ["ok", "ok"]},
+        {"good_class": "fine"},
+        {"classes": ["ok", "*"]},
+        {"classes": ["ok", " "]},
+        {"tiling": Tiling(rows=2, columns=2)},
+    ],
 )
 def test_a_product_that_contradicts_itself_is_refused(store: Store, changes: dict[str, object]) -> None:
-    """Classes are distinct, named, and include the good one."""
+    """Classes are distinct, named, and include the good one; what training cannot do is not promised."""
     with pytest.raises(UsageError, match="'lid'"), store.begin() as session:
         save_product(session, PRODUCT.model_copy(update=changes))
 
@@ -42,3 +58,18 @@ def test_stations_belong_to_a_known_product(store: Store) -> None:
         assert [(s.name, s.mode, s.audit_share) for s in list_stations(session, "lid")] == [("s1", "shadow", 0.5)]
     with pytest.raises(UsageError), store.begin() as session:
         add_station(session, "s2", "box")
+
+
+def test_a_retired_device_is_forgotten(store: Store) -> None:
+    """Its token is void with it; a mistyped name helps."""
+    with store.begin() as session:
+        save_product(session, PRODUCT)
+        add_station(session, "s1", "lid")
+        session.flush()
+        session.add(DeviceRow(name="cam-1", station="s1", token_sha256="0" * 64))
+        session.flush()
+        with pytest.raises(UsageError, match="did you mean cam-1"):
+            retire_device(session, "cam-2")
+        assert retire_device(session, "cam-1") == "s1"
+        session.flush()
+        assert session.get(DeviceRow, "cam-1") is None

@@ -335,12 +335,22 @@ def test_a_mode_moves_without_the_model(device: Device) -> None:
     """Collect and shadow are one signed serial away, and keep the running bundle."""
     device.hub.assign(1, ONE)
     device.polled()
-    device.hub.current = device.hub.authority.assignment(2, None, mode=Mode.COLLECT)
+    device.hub.assign(2, ONE, mode=Mode.COLLECT)
     verdict = device.polled().inspect().verdict
     assert (verdict.decision, verdict.reason) == (Decision.INCONCLUSIVE, "station is in collect mode")
     assert device.runs == sha256_hex(ONE)
     device.hub.assign(3, ONE, mode=Mode.SHADOW)
     assert device.polled().inspect().verdict.mode is Mode.SHADOW
+
+
+def test_without_a_bundle_nothing_is_passed(device: Device) -> None:
+    """How a first rollout is taken back: the station stops judging, at once and after a restart."""
+    device.hub.assign(1, ONE)
+    device.polled()
+    device.hub.current = device.hub.authority.assignment(2, None)
+    assert device.polled().runs is None
+    assert device.inspect().verdict.decision is Decision.ERROR
+    assert device.boot().inspect().verdict.decision is Decision.ERROR
 
 
 @pytest.mark.parametrize("at", ["assignment", "envelope", "fetch"])

@@ -61,6 +61,13 @@ def test_another_verdict_under_the_same_key_is_refused_by_name(line: Line, store
     assert quarantined(store) == ["verdict_conflict"]
 
 
+def test_a_device_speaks_for_its_own_station_only(line: Line, store: Store) -> None:
+    """Verdicts of another station could stop its rollout."""
+    answer = line.call("POST", "/v1/verdicts", content=body_of(verdict(1, station="press-9")))
+    assert (answer.status_code, answer.json()["detail"]["code"]) == (403, "foreign_verdict")
+    assert held(store) == 0
+
+
 def test_a_retried_refusal_is_counted_once(line: Line, store: Store) -> None:
     """A device that keeps trying must not fill the quarantine."""
     for _ in range(3):

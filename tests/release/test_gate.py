@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from inspection.contracts import Costs, Limits
 from inspection.errors import IntegrityError
-from inspection.release.gate import Answer, gate, parity_checks, parts_needed
+from inspection.release.gate import Answer, gate, parts_needed
 from inspection.release.scorecard import upper_bound
 from tests.release.making import card
 
@@ -77,13 +77,6 @@ def test_different_golden_parts_cannot_be_compared() -> None:
     """Scores on other parts are no comparison."""
     with pytest.raises(IntegrityError, match="same golden parts"):
         gate(card(0, 60, 0, 100), card(0, 61, 0, 100), LIMITS, COSTS)
-
-
-def test_parity_fails_on_disagreement() -> None:
-    """Four of 160 parts decided differently are 97.5 % agreement."""
-    checks = parity_checks(card(0, 60, 0, 100), card(0, 60, 4, 100), min_agreement=0.98, max_balanced_accuracy_drop=0.05)
-    assert [c.answer for c in checks] == [Answer.FAIL, Answer.PASS]
-    assert gate(card(0, 60, 0, 100), None, LIMITS, COSTS, extra=checks).answer is Answer.FAIL
 
 
 counts = st.integers(0, 80).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))

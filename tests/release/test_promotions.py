@@ -10,7 +10,7 @@ from inspection.errors import AppendOnlyError, LeaseError
 from inspection.release.promotions import HeldLease, challenger, champion, history, promote
 from inspection.store.leases import hold
 from inspection.store.session import Store
-from inspection.store.tables import PromotionRow
+from inspection.store.tables import BundleRow, ProductRow, PromotionRow, RolloutRow, utc_now
 
 
 @dataclass
@@ -57,6 +57,24 @@ def test_the_newest_champion_decides(store: Store) -> None:
         found, waiting = champion(session, "plate"), challenger(session, "plate")
         assert (found and found.model_version, waiting and waiting.model_version) == ("1", "2")
         assert champion(session, "other") is None
+
+
+def test_a_challenger_whose_rollout_was_aborted_is_none(store: Store) -> None:
+    """MLflow must not show it as the one to come."""
+    with store.begin() as session:
+        session.add(ProductRow(name="plate", body={}))
+        target = {"kind": "bundle", "product": "plate", "name": "x", "version": 1, "length": 1}
+        session.add(BundleRow(sha256="1".zfill(64), **target))
+        session.flush()
+        made = _promote(session, "challenger", "1")
+        states = {"product": "plate", "bundle": made.bundle, "recipe": made.recipe, "groups": [["s"]], "group_index": 0}
+        row = RolloutRow(**states, state="running", why="", created_at=utc_now(), group_started_at=utc_now())
+        session.add(row)
+        session.flush()
+        assert challenger(session, "plate") is not None
+        row.state = "aborted"
+        session.flush()
+        assert challenger(session, "plate") is None
 
 
 def test_a_lost_lease_promotes_nothing(store: Store) -> None:

@@ -2,9 +2,11 @@
 
 import sys
 
+import cv2
 import pytest
 
 from inspection.contracts import Decision
+from inspection.data.pictures import decode_bgr
 from inspection.errors import BundleError, IntegrityError
 from inspection.release.replay import GoldenPicture, replay
 from inspection.release.scorecard import score
@@ -30,6 +32,14 @@ def test_the_agent_judges_each_picture_with_this_bundle() -> None:
     ]
     card = score(judged, good_class="good")
     assert (card.escape.count, card.escape.parts, card.overkill.parts) == (0, 2, 1)
+
+
+def test_a_tiff_is_judged_like_its_pixels() -> None:
+    """The agent reads none: it gets the same pixels as PNG."""
+    pixels = decode_bgr(png(0.9))
+    tiff = bytes(cv2.imencode(".tiff", pixels)[1])
+    ((verdict, _),) = replay(brightness_bundle(), [GoldenPicture(tiff, "dent", "p1")])
+    assert verdict.decision is Decision.NG
 
 
 def test_another_recipe_moves_the_decisions() -> None:

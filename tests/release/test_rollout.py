@@ -11,7 +11,7 @@ from sqlalchemy import create_engine, select
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import StaticPool
 
-from inspection.contracts import AgentState, Decision, Mode, Report, sha256_hex
+from inspection.contracts import AgentState, Assignment, Decision, Mode, Report, sha256_hex
 from inspection.data.product import Product, RolloutPlan
 from inspection.errors import UsageError
 from inspection.release import rollout
@@ -120,6 +120,13 @@ def _bundles(session: Session) -> dict[str, str | None]:
     return {s: row.bundle for s, row in found.items() if row is not None}
 
 
+def signed(session: Session, keys: Keys, station: str) -> Assignment:
+    """What a station's device reads."""
+    row = newest_assignment(session, station)
+    assert row is not None
+    return verify_assignment(row.envelope, trust_root(keys))
+
+
 def test_groups_move_one_after_the_other_and_then_it_is_done(laid_out: Store, fleet_keys: Keys) -> None:
     """The second group waits for verdicts of the first; at the end the caller is told, in the same transaction."""
     done: list[int] = []
@@ -144,29 +151,66 @@ def test_assignments_are_signed_and_say_what_the_row_says(laid_out: Store, fleet
     """What the device will verify is the row's content."""
     with laid_out.begin() as session:
         start_rollout(session, fleet_keys, plate(), NEW, RECIPE, [["s1"]], now=NOW)
-        row = newest_assignment(session, "s1")
-        assert row is not None
-        signed = verify_assignment(row.envelope, trust_root(fleet_keys))
-    assert signed.bundle is not None
-    assert signed.recipe is not None
-    assert (signed.station, signed.serial, signed.bundle.sha256, signed.recipe.sha256) == ("s1", 1, NEW, RECIPE)
+        said = signed(session, fleet_keys, "s1")
+    assert said.bundle is not None
+    assert said.recipe is not None
+    assert (said.station, said.serial, said.bundle.sha256, said.recipe.sha256) == ("s1", 1, NEW, RECIPE)
 
 
 def test_stations_that_came_or_changed_since_are_brought_in_step(laid_out: Store, fleet_keys: Keys) -> None:
-    """A new one gets the champion, a changed one its own targets again, and one that is right nothing."""
+    """New, changed, and come from another product: the champion's targets; one that is right gets nothing."""
     with laid_out.begin() as session:
+        session.get_one(StationRow, "s3").mode = "collect"
+        first = bring_in_step(session, fleet_keys, "plate", None, None, now=NOW)  # a line may collect before any model
+        assert (len(first), _bundles(session)) == (3, dict.fromkeys(STATIONS))
         for station, bundle in (("s1", OLD), ("s2", NEW)):
             assign(session, fleet_keys, station, bundle, RECIPE, now=NOW)
         session.get_one(StationRow, "s1").mode = "shadow"
         session.get_one(StationRow, "s1").audit_share = 0.25
         done = bring_in_step(session, fleet_keys, "plate", NEW, RECIPE, now=later(1))
-        assert _bundles(session) == {"s1": OLD, "s2": NEW, "s3": NEW}
-        rows = {s: newest_assignment(session, s) for s in STATIONS}
-        said = {s: verify_assignment(row.envelope, trust_root(fleet_keys)) for s, row in rows.items() if row}
-        assert {s: one.serial for s, one in said.items()} == {"s1": 2, "s2": 1, "s3": 1}
-        assert (said["s1"].mode, said["s1"].audit_share) == (Mode.SHADOW, 0.25)
-        assert [line.split()[0] for line in done] == ["s1", "s3"]
+        assert _bundles(session) == dict.fromkeys(STATIONS, NEW)
+        said = {s: signed(session, fleet_keys, s) for s in STATIONS}
+        assert {s: one.serial for s, one in said.items()} == {"s1": 3, "s2": 2, "s3": 2}
+        assert (said["s1"].mode, said["s1"].audit_share, said["s3"].mode) == (Mode.SHADOW, 0.25, Mode.COLLECT)
+        assert [line.split()[1] for line in done] == ["s1", "s3"]
         assert bring_in_step(session, fleet_keys, "plate", NEW, RECIPE) == []
+
+
+def test_a_station_of_another_product_gets_this_ones_bundle_or_none(laid_out: Store, fleet_keys: Keys) -> None:
+    """Neither bringing in step nor going back may assign what belongs to the other."""
+    with laid_out.begin() as session:
+        session.add(ProductRow(name="valve", body={}))
+        session.flush()
+        session.get_one(BundleRow, OLD).product = "valve"
+        session.get_one(StationRow, "s1").product = "valve"
+        session.flush()
+        assign(session, fleet_keys, "s1", OLD, None, now=NOW)
+        session.get_one(StationRow, "s1").product = "plate"
+        session.flush()
+        assert bring_in_step(session, fleet_keys, "plate", NEW, RECIPE)[0].startswith(
+            "station s1 came from another product"
+        )
+        assert _bundles(session)["s1"] == NEW
+        assign(session, fleet_keys, "s2", None, None, now=NOW)
+        row = newest_assignment(session, "s2")
+        assert row is not None
+        row.bundle = OLD
+        start_rollout(session, fleet_keys, plate(), NEW, RECIPE, [["s2"]], now=later(1))
+        rollout.abort(session, fleet_keys, "plate", "stop", later(2))
+        assert _bundles(session)["s2"] is None
+
+
+def test_stations_that_collect_prove_nothing(laid_out: Store) -> None:
+    """They are left out of the default groups, and refused where they are named."""
+    with laid_out.begin() as session:
+        session.get_one(StationRow, "s1").mode = "collect"
+        assert plan_groups(session, plate()) == [["s2"], ["s3"]]
+        with pytest.raises(UsageError, match=r"collect and prove nothing: \['s1'\]"):
+            rollout.check_ready(session, plate(), [["s1", "s2"]])
+        for name in ("s2", "s3"):
+            session.get_one(StationRow, name).mode = "collect"
+        with pytest.raises(UsageError, match="needs groups that each name a station"):
+            rollout.check_ready(session, plate())
 
 
 @pytest.mark.parametrize(
