@@ -90,7 +90,7 @@ def _check_listed(manifest: Manifest, files: dict[str, bytes]) -> None:
 
 
 def check_recipe(recipe: Recipe, manifest: Manifest) -> None:
-    """BundleError unless the recipe is for this model's product and names only its classes."""
+    """BundleError unless the recipe is for this model's product, names only its classes, and judges every defect class."""
     if recipe.product != manifest.product or recipe.good_class != manifest.good_class:
         raise BundleError(
             f"recipe is for {recipe.product}/{recipe.good_class}, model for {manifest.product}/{manifest.good_class}"
@@ -98,6 +98,9 @@ def check_recipe(recipe: Recipe, manifest: Manifest) -> None:
     unknown = sorted(set(recipe.thresholds) - set(manifest.classes) - {ANY_DEFECT})
     if unknown or manifest.good_class not in manifest.classes:
         raise BundleError(f"recipe names classes the model does not know: {', '.join(unknown) or recipe.good_class}")
+    unjudged = set(manifest.classes) - {manifest.good_class} - set(recipe.thresholds)
+    if unjudged and ANY_DEFECT not in recipe.thresholds:
+        raise BundleError(f"recipe has no threshold for {', '.join(sorted(unjudged))}: parts with it would pass")
 
 
 def _opened(digest: str, files: dict[str, bytes]) -> Bundle:

@@ -326,8 +326,9 @@ class Updater:
 
     def _remember(self, **changes: object) -> None:
         with self._lock:
-            self._installed = self._installed.model_copy(update=changes)
-            self._shelf.remember(self._installed)
+            changed = self._installed.model_copy(update=changes)
+            self._shelf.remember(changed)  # first the disk: memory must not know more than a restart would
+            self._installed = changed
 
     def _with(self, loaded: Loaded | None, assignment: Assignment) -> Active:
         return Active(loaded, assignment.mode, assignment.audit_share, self._policy.near_margin)

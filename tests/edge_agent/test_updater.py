@@ -15,7 +15,7 @@ from edge_agent.inspecting import Identity, Inspected, inspect
 from edge_agent.runtime import OnnxRuntime
 from edge_agent.shelf import Shelf
 from edge_agent.updater import Updater
-from inspection.contracts import AgentState, Decision, Mode, TargetKind, sha256_hex
+from inspection.contracts import AgentState, Band, Decision, Mode, TargetKind, sha256_hex
 from tests.edge_agent.helpers import DEVICE, PRODUCT, STATION, FakeHub, bundle, config, picture, recipe
 
 ONE, TWO = bundle(1), bundle(2, gain=0.2)
@@ -319,11 +319,14 @@ def test_a_recipe_moves_without_the_model(device: Device) -> None:
     assert device.boot().inspect().verdict.recipe_digest == sha256_hex(strict)
 
 
-def test_a_wrong_recipe_is_refused_and_not_blamed_on_the_bundle(device: Device) -> None:
-    """For another product inside: the old recipe goes on, the bundle is not refused."""
+@pytest.mark.parametrize(
+    "changes", [{"product": "gadget"}, {"thresholds": {"scratch": Band(inconclusive=0.3, ng=0.7)}}, {"thresholds": {}}]
+)
+def test_a_wrong_recipe_is_refused_and_not_blamed_on_the_bundle(device: Device, changes: dict[str, Any]) -> None:
+    """For another product, or blind to a defect class: the old recipe goes on, the bundle is not refused."""
     device.hub.assign(1, ONE)
     device.polled()
-    wrong = recipe(2, product="gadget").canonical()
+    wrong = recipe(2).model_copy(update=changes).canonical()
     device.hub.publish(wrong, version=1, kind=TargetKind.RECIPE)
     device.hub.assign(2, ONE, recipe_data=wrong)
     assert device.polled().runs == sha256_hex(ONE)
