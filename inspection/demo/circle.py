@@ -59,6 +59,7 @@ class Circle:
         self._fed_before: dict[tuple[str, str], int] = {}  # (bundle, station) -> pool parts fed before its rollout
         self._pool: list[Feeder] = []
         self._figures: dict[str, LineFigures] = {}
+        self._asked = datetime.now(UTC)  # a retrain may fire from here on: enough labels come before the last one
         self._last_label: datetime | None = None
         self._labels = 0
         self._first_bundle = ""
@@ -212,6 +213,7 @@ class Circle:
     def ask_and_answer(self, *, by_hand: bool) -> None:
         """A collect run chooses and asks; the operator answers until no question is open and a retrain is due."""
         name = self.plan.product.name
+        self._asked = datetime.now(UTC)
         patiently(self._collect, name)
         project = patiently(figures.project_of, self.settings, self.plan.product)
         if by_hand:
@@ -264,14 +266,12 @@ class Circle:
     def wait_for_retrain(self) -> None:
         """Until the scheduled retrain has begun a rollout of another bundle."""
         former = {"", self._first_bundle}
-        asked = self._last_label or datetime.now(UTC)
         product = self.plan.product.name
-        self._wait(lambda: rollout_state(self.store, product).bundle not in former, asked, "a rollout has begun")
+        self._wait(lambda: rollout_state(self.store, product).bundle not in former, self._asked, "a rollout has begun")
 
     def wait_for_rollout(self) -> None:
         """Until every group runs the new bundle and it is champion; the pool's parts pass the line meanwhile."""
-        asked = self._last_label or datetime.now(UTC)
-        self._wait(lambda: self._champion() != self._first_bundle, asked, "the new bundle is on every station")
+        self._wait(lambda: self._champion() != self._first_bundle, self._asked, "the new bundle is on every station")
 
     def refused(self, reason: str) -> None:
         """The gates kept the retrained model from the line: what is measured after is the first one again."""

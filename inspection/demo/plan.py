@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 from typing import Any, Self
 
 from inspection.contracts import Costs, Limits
+from inspection.data import picture_headers
 from inspection.data.product import (
     CollectPlan,
     Product,
@@ -89,13 +91,20 @@ def rendered_plan() -> Plan:
     return Plan(product, schedule, STATIONS, SEED, "rendered", 0.15, ask)
 
 
+def _working_size(schedule: Schedule) -> int:
+    """Pixels a side a network is shown: 128, or what small pictures have (a multiple of 32): enlarging tells it nothing."""
+    headers = [picture_headers.read(part.source.read_bytes()) for part in schedule.start if part.source is not None]
+    side = median(min(header.width, header.height) for header in headers)
+    return int(min(128, max(32, side // 32 * 32)))
+
+
 def images_plan(directory: Path, good: str) -> Plan:
     """A folder of real pictures. Nobody knows what can be asked of them: without limits of the person's own the gates
     compare with the model before, and that is all."""
     schedule = images_schedule(directory, good, STATIONS, seed=SEED)
     schedule = replace(schedule, notes=(*schedule.notes, _NO_LIMITS))
     ask = min(320, len(schedule.before) + len(schedule.pool))
-    product = _product("pictures", schedule, 128, Limits(escape_rate=1.0, overkill_rate=1.0), ask)
+    product = _product("pictures", schedule, _working_size(schedule), Limits(escape_rate=1.0, overkill_rate=1.0), ask)
     by_lot = product.retrain.model_copy(update={"group_by": "lot"})
     product = product.model_copy(update={"retrain": by_lot, "costs": Costs(escape=3.0)})
     return Plan(product, schedule, STATIONS, SEED, str(directory), 0.15, ask)
