@@ -1,6 +1,7 @@
 """What a demo runs on: the product with its plan, the stations, the schedule of parts, and the takt."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -20,6 +21,7 @@ from inspection.data.product import (
 from inspection.demo.images import images_schedule
 from inspection.demo.line import Schedule, Sizes, rendered_schedule
 from inspection.demo.renderer import Look
+from inspection.errors import PictureError
 
 SEED = 2026
 STATIONS = ("press-1", "press-2", "press-3")
@@ -93,9 +95,12 @@ def rendered_plan() -> Plan:
 
 def _working_size(schedule: Schedule) -> int:
     """Pixels a side a network is shown: 128, or what small pictures have (a multiple of 32): enlarging tells it nothing."""
-    headers = [picture_headers.read(part.source.read_bytes()) for part in schedule.start if part.source is not None]
-    side = median(min(header.width, header.height) for header in headers)
-    return int(min(128, max(32, side // 32 * 32)))
+    sides = []
+    for part in schedule.start:
+        with suppress(PictureError):  # the import counts it, in quarantine
+            header = picture_headers.read(part.source.read_bytes() if part.source else b"")
+            sides.append(min(header.width, header.height))
+    return int(min(128, max(32, median(sides or [128]) // 32 * 32)))
 
 
 def images_plan(directory: Path, good: str) -> Plan:
