@@ -167,9 +167,14 @@ class Circle:
         for feeder in feeders:
             feeder.join()
         verdicts = self._verdicts_on({part.part for part in parts})
-        strange = [v for v in verdicts if v.bundle_digest != bundle]
-        if strange:
-            self.console.print(f"    {len(strange)} verdicts came from another bundle", style="yellow")
+        unjudged = sum(v.bundle_digest is None for v in verdicts)
+        strange = sum(v.bundle_digest not in {bundle, None} for v in verdicts)
+        for count, words in (
+            (unjudged, "pictures were not judged (ERROR)"),
+            (strange, "verdicts came from another bundle"),
+        ):
+            if count:
+                self.console.print(f"    {count} {words}", style="yellow", highlight=False)
         measured = measure(pair(verdicts, self._truth, self.plan.schedule.good_class))
         self.console.print(
             f"    {measured.parts} parts: escape {_share(measured.escapes, measured.defective)}, "
