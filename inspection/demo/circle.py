@@ -169,12 +169,9 @@ class Circle:
         verdicts = self._verdicts_on({part.part for part in parts})
         unjudged = sum(v.bundle_digest is None for v in verdicts)
         strange = sum(v.bundle_digest not in {bundle, None} for v in verdicts)
-        for count, words in (
-            (unjudged, "pictures were not judged (ERROR)"),
-            (strange, "verdicts came from another bundle"),
-        ):
-            if count:
-                self.console.print(f"    {count} {words}", style="yellow", highlight=False)
+        if unjudged or strange:
+            said = f"{unjudged} pictures were not judged (ERROR), {strange} were judged by another bundle"
+            self.console.print(f"    {said}", style="yellow", highlight=False)
         measured = measure(pair(verdicts, self._truth, self.plan.schedule.good_class))
         self.console.print(
             f"    {measured.parts} parts: escape {_share(measured.escapes, measured.defective)}, "
