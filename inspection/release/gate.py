@@ -115,15 +115,18 @@ def paired_check(name: str, candidate: Sequence[bool], champion: Sequence[bool],
     return Check(name=name, answer=Answer.FAIL if failed else Answer.PASS, why=why, numbers=numbers)
 
 
-def _paid_for(overkill: Check, escape: Check, costs: Costs) -> Check:
+def _paid_for(overkill: Check, escape: Check, costs: Costs, tells_apart: bool) -> Check:
     """More overkill than the champion's passes, within its limit, where the escapes it saves weigh more by the product's
-    costs: a champion that is blind to a new defect rejects nothing for it. Never the other way round."""
+    costs: a champion that is blind to a new defect rejects nothing for it. Never the other way round, and only when the
+    candidate tells good from bad better (``tells_apart``: balanced accuracy), as rejecting everything saves escapes too."""
     if overkill.answer is not Answer.FAIL:
         return overkill
     saved = costs.escape * (escape.numbers["champion_only"] - escape.numbers["candidate_only"])
     spent = costs.overkill * (overkill.numbers["candidate_only"] - overkill.numbers["champion_only"])
-    paid = saved > spent
+    paid = saved > spent and tells_apart
     why = f"{overkill.why}; at the product's costs the escapes saved weigh {saved:g}, the overkill {spent:g}"
+    if not tells_apart:
+        why += ", but the candidate tells good from bad no better than the champion"
     numbers = {**overkill.numbers, "saved": saved, "spent": spent}
     return overkill.model_copy(update={"answer": Answer.PASS if paid else Answer.FAIL, "why": why, "numbers": numbers})
 
@@ -143,7 +146,8 @@ def _against_champion(candidate: Scorecard, champion: Scorecard, confidence: flo
     overkill = paired_check(
         "overkill against champion", [ours[n].overkilled for n in good], [theirs[n].overkilled for n in good], confidence
     )
-    return [escape, _paid_for(overkill, escape, costs)]
+    tells_apart = (candidate.balanced_accuracy or 0.0) > (champion.balanced_accuracy or 0.0)
+    return [escape, _paid_for(overkill, escape, costs, tells_apart)]
 
 
 def _paragraph(answer: Answer, checks: Iterable[Check]) -> str:

@@ -64,6 +64,9 @@ def test_overkill_may_rise_within_its_limit_where_it_saves_escapes() -> None:
     assert "escapes saved weigh 100, the overkill 6" in gate(card(0, 100, 6, 200), champion, LIMITS, COSTS).why
     assert gate(card(0, 100, 6, 200), card(0, 100, 0, 200), LIMITS, COSTS).answer is Answer.FAIL
     assert gate(card(0, 100, 30, 200), champion, LIMITS, COSTS).answer is Answer.FAIL
+    rejects_all = gate(card(0, 100, 200, 200), card(100, 100, 0, 200), Limits(escape_rate=1, overkill_rate=1), COSTS)
+    assert rejects_all.answer is Answer.FAIL
+    assert "tells good from bad no better" in rejects_all.why
     cheap_escapes = Costs(escape=1, overkill=1000)
     assert gate(card(12, 1000, 0, 200), card(0, 1000, 12, 200), LIMITS, cheap_escapes).answer is Answer.FAIL
 
