@@ -98,6 +98,14 @@ def up(state: Path | None, ephemeral: bool, host: str | None) -> None:
 @click.option("--good", help="With --images: the name of the good class.")
 @click.option("--backbone", default=None, help="Teacher's network. Default: resnet18.")
 @click.option("--pretrained", default="none", show_default=True, help='"hub", "none", or a file of weights.')
+@click.option("--student", default=None, help="The device's network. Default: mobilenetv4_conv_small.")
+@click.option("--student-pretrained", default="none", show_default=True, help="The same for the device's network.")
+@click.option(
+    "--size",
+    type=click.IntRange(32, 1024),
+    default=None,
+    help="Pixels a side the networks are shown; smaller defects need more. Default: 128 at most.",
+)
 @click.option("--max-escape", type=click.FloatRange(0, 1), default=None, help="Limit on the escape rate for the gates.")
 @click.option("--max-overkill", type=click.FloatRange(0, 1), default=None, help="Limit on the overkill rate.")
 @click.option("--report", type=click.Path(path_type=Path), default=Path("demo-report.json"), show_default=True)

@@ -45,6 +45,9 @@ class DemoOptions:
     good: str | None = None
     backbone: str | None = None
     pretrained: str = "none"
+    student: str | None = None
+    student_pretrained: str = "none"
+    size: int | None = None
     max_escape: float | None = None
     max_overkill: float | None = None
     report: Path = Path("demo-report.json")
@@ -107,7 +110,15 @@ def _plan(options: DemoOptions) -> Plan:
         raise UsageError("--images needs --good: the name of the good class among the folder's classes")
     else:
         plan = images_plan(options.images, options.good)
-    return plan.tuned(options.backbone, options.pretrained, options.max_escape, options.max_overkill)
+    return plan.tuned(
+        backbone=options.backbone,
+        pretrained=options.pretrained,
+        student=options.student,
+        student_pretrained=options.student_pretrained,
+        size=options.size,
+        max_escape=options.max_escape,
+        max_overkill=options.max_overkill,
+    )
 
 
 def _settings(state: Path) -> Settings:

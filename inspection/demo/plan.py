@@ -27,6 +27,7 @@ SEED = 2026
 STATIONS = ("press-1", "press-2", "press-3")
 SIZES = Sizes(start=480, before=300, pool=480, after=300)
 LOOK = Look(contrast=1.8, defect_size=1.8)  # what a network learns from scratch on two cores in minutes
+_FINE_TUNING, _FINE_TUNING_STUDENT = 8e-4, 1.5e-3  # learning rates
 _NO_LIMITS = "Without --max-escape and --max-overkill the gates only ask for no worse than the model before."
 QUICK = SchedulePlan(collect="*/2 * * * *", sync_labels="*/2 * * * *", retrain="* * * * *", watch="*/5 * * * *")
 
@@ -43,11 +44,30 @@ class Plan:
     takt_seconds: float
     ask: int
 
-    def tuned(self, backbone: str | None, pretrained: str, max_escape: float | None, max_overkill: float | None) -> Self:
-        """With what the command line overrides."""
-        train = self.product.train.model_copy(update=_given(backbone=backbone, pretrained=_absolute(pretrained)))
-        limits = self.product.limits.model_copy(update=_given(escape_rate=max_escape, overkill_rate=max_overkill))
-        return replace(self, product=self.product.model_copy(update={"train": train, "limits": limits}))
+    def tuned(
+        self,
+        *,
+        backbone: str | None = None,
+        pretrained: str = "none",
+        student: str | None = None,
+        student_pretrained: str = "none",
+        size: int | None = None,
+        max_escape: float | None = None,
+        max_overkill: float | None = None,
+    ) -> Self:
+        """With what the command line overrides; learned weights are fine-tuned with smaller steps than random ones."""
+        teacher = {**_network(backbone, pretrained, _FINE_TUNING), **_given(height=size, width=size)}
+        plans = {
+            "train": self.product.train.model_copy(update=teacher),
+            "student": self.product.student.model_copy(update=_network(student, student_pretrained, _FINE_TUNING_STUDENT)),
+            "limits": self.product.limits.model_copy(update=_given(escape_rate=max_escape, overkill_rate=max_overkill)),
+        }
+        return replace(self, product=self.product.model_copy(update=plans))
+
+
+def _network(backbone: str | None, pretrained: str, fine_tuning: float) -> Mapping[str, Any]:
+    rate = None if pretrained == "none" else fine_tuning
+    return _given(backbone=backbone, pretrained=_absolute(pretrained), learning_rate=rate)
 
 
 def _absolute(pretrained: str) -> str:
