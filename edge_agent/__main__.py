@@ -90,7 +90,7 @@ def make_trigger(camera: "Camera", config: "AgentConfig") -> "Trigger":
 
     deadline = config.limits.camera_deadline_seconds
     if config.interval_seconds > 0:
-        return Interval(camera, seconds=config.interval_seconds, deadline_seconds=deadline)
+        return Interval(camera, seconds=config.interval_seconds)
     return FreeRunning(camera, deadline_seconds=deadline)
 
 

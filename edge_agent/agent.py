@@ -7,7 +7,7 @@ trigger; at the end the current trigger is finished, pictures are stored and one
 import fcntl
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from edge_agent.errors import HubError, UsageError
 from edge_agent.inspecting import Identity
 from edge_agent.journal import Journal
 from edge_agent.keeper import Keeper
-from edge_agent.loop import Station, run
+from edge_agent.loop import Station, run, tell
 from edge_agent.outbox import Outbox
 from edge_agent.poller import Poller
 from edge_agent.shelf import Shelf
@@ -27,6 +27,7 @@ from edge_agent.transport import Transport
 from edge_agent.trigger import Trigger
 from edge_agent.updater import MakeRuntime, Policy, Updater
 from edge_agent.uploader import Backoff, Uploader
+from edge_agent.watching import Watcher, Watchers
 from inspection.contracts import AgentState
 
 log = logging.getLogger(__name__)
@@ -88,9 +89,11 @@ class Agent:
         stop: threading.Event,
         *,
         max_triggers: int | None,
+        watchers: Sequence[Watcher] = (),
     ) -> int:
         """Inspect until stopped; returns the number of triggers."""
         limits = self._config.limits
+        tell(lambda: signal.safe("starting"))  # before anything that takes long or may fail
         orphans, strays = self.journal.seal_orphans(), self.outbox.sweep()
         updater = Updater(self._shelf, self._transport, policy_of(self._config), make_runtime)
         updater.start()
@@ -98,7 +101,18 @@ class Agent:
         backoff = Backoff(limits.backoff_base_seconds, limits.backoff_cap_seconds)
         uploader = Uploader(self.journal, self.outbox, self._transport, batch=limits.upload_batch_verdicts, backoff=backoff)
         poller = self._poller(updater, camera, lambda: _failures(keeper, uploader))
-        station = Station(self.who, camera, trigger, signal, self.journal, keeper, updater)
+        station = Station(
+            self.who,
+            camera,
+            trigger,
+            signal,
+            self.journal,
+            keeper,
+            updater,
+            Watchers(watchers),
+            camera_deadline_seconds=limits.camera_deadline_seconds,
+            takt_seconds=self._config.takt_seconds,
+        )
         log.info("started", extra={"boot": self.who.boot, "state": updater.state.value, "sealed": orphans, "swept": strays})
         if updater.state is AgentState.HOLD:
             _first_poll(poller)

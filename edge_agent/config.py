@@ -50,6 +50,7 @@ class AgentConfig(BaseModel):
     enrolment: Enrolment
     camera: str | None = None
     interval_seconds: float = Field(default=0.0, ge=0)
+    takt_seconds: float | None = Field(default=None, gt=0)
     threads: int = Field(default=1, ge=1)
     poll_seconds: float | None = Field(default=None, gt=0)
     signal_file: str | None = None

@@ -6,7 +6,7 @@ bundle or a failing model gives ERROR with a reason; the verdict's id follows fr
 
 import time
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edge_agent.bundle import Bundle
 from edge_agent.camera import Frame
@@ -15,7 +15,7 @@ from edge_agent.judge import Judgement, cut, judge, tiles_of, why_keep
 from edge_agent.pictures import Image
 from edge_agent.runtime import Runtime
 from edge_agent.version import AGENT_VERSION
-from inspection.contracts import Decision, Mode, Recipe, Verdict
+from inspection.contracts import Decision, Mode, Purpose, Recipe, Verdict
 
 COLLECTING = "station is in collect mode"
 NO_BUNDLE = "no verified bundle"
@@ -57,11 +57,12 @@ class Identity:
 
 @dataclass(frozen=True)
 class Inspected:
-    """A verdict, why its picture is kept (None: it is not), and whether the bundle itself failed."""
+    """A verdict, why its picture is kept (None: it is not), whether the bundle itself failed, whether it came too late."""
 
     verdict: Verdict
     why: str | None = None
     bundle_failed: bool = False
+    late: bool = False
 
 
 def verdict_id(device: str, boot: str, sequence: int) -> str:
@@ -83,7 +84,9 @@ def infer_and_judge(image: Image, loaded: Loaded) -> tuple[Judgement, dict[str, 
     return judgement, {"infer": (inferred - started) * 1e3, "judge": (judged - inferred) * 1e3}
 
 
-def inspect(frame: Frame, active: Active, who: Identity, sequence: int) -> Inspected:
+def inspect(
+    frame: Frame, active: Active, who: Identity, sequence: int, *, purpose: Purpose = Purpose.PRODUCTION
+) -> Inspected:
     """Inspect one frame with one active bundle."""
     started = time.perf_counter()
     blank = Verdict(
@@ -97,6 +100,7 @@ def inspect(frame: Frame, active: Active, who: Identity, sequence: int) -> Inspe
         lot=frame.lot,
         captured_at=frame.captured_at,
         mode=active.mode,
+        purpose=purpose,
         decision=Decision.ERROR,
         agent_version=AGENT_VERSION,
         timings_ms={"decode": round(frame.decode_ms, 3)},
@@ -109,6 +113,17 @@ def inspect(frame: Frame, active: Active, who: Identity, sequence: int) -> Inspe
     if active.loaded is None:
         return Inspected(blank.model_copy(update={"reason": NO_BUNDLE}))
     return _judged(blank, frame.image, active, active.loaded, started)
+
+
+def in_time(inspected: Inspected, took_seconds: float, takt_seconds: float | None) -> Inspected:
+    """The same, or ERROR when it took longer than the takt: the part has gone, and nobody heard the answer in time."""
+    if takt_seconds is None or took_seconds <= takt_seconds:
+        return inspected
+    reason = f"late: {took_seconds:.3f} s of a takt of {takt_seconds:g} s"
+    if inspected.verdict.reason is not None:
+        reason = f"{reason}; {inspected.verdict.reason}"
+    verdict = inspected.verdict.model_copy(update={"decision": Decision.ERROR, "reason": reason})
+    return replace(inspected, verdict=verdict, late=True)
 
 
 def _judged(blank: Verdict, image: Image, active: Active, loaded: Loaded, started: float) -> Inspected:

@@ -36,7 +36,7 @@ class Journal:
         self._max_pending = max_pending
         self._keep_rows = keep_rows
 
-    def record(self, verdict: Verdict, *, source: tuple[str, str] | None, sealed: bool) -> None:
+    def record(self, verdict: Verdict, *, source: tuple[str, str] | None, sealed: bool, late: bool = False) -> None:
         """Write the one row of a trigger, durably. sqlite3.IntegrityError on a second row of the same trigger."""
         state = "sealed" if sealed else "open"
         with self._database.write() as db:
@@ -46,7 +46,7 @@ class Journal:
             )
             if source is not None:
                 db.execute("INSERT OR IGNORE INTO delivered VALUES (?, ?)", source)
-            for name in ("triggers", verdict.decision.value, "stored"):
+            for name in ("triggers", verdict.decision.value, "stored", *(["late"] if late else [])):
                 count(db, name)
             if verdict.bundle_digest is not None:
                 db.execute(

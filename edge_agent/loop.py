@@ -1,21 +1,26 @@
-"""The loop, on one screen: trigger, snapshot, verdict, durable row, signal, and only then everything else.
+"""The loop, on one screen: trigger, frame, snapshot, verdict, durable row, signal, and only then everything else.
 
 Invariants: one row per trigger, on the disk before the line is told; one immutable snapshot of bundle, recipe and mode
-per trigger; the output is NG before the first verdict, after the last, and whenever this function leaves by an error.
+per trigger; the output is NG before the first verdict, from each trigger to its verdict, after the last, and whenever
+this function leaves by an error; what is later than the takt is ERROR.
 """
 
 import logging
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from edge_agent.camera import Camera
+from edge_agent.capturing import capture
 from edge_agent.errors import DeviceError
-from edge_agent.inspecting import Identity, inspect
+from edge_agent.inspecting import Identity, in_time, inspect
 from edge_agent.journal import Journal
 from edge_agent.keeper import Keeper
 from edge_agent.signals import Signal
-from edge_agent.trigger import Trigger
+from edge_agent.trigger import Request, Trigger
 from edge_agent.updater import Updater
+from edge_agent.watching import Watcher
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +36,9 @@ class Station:
     journal: Journal
     keeper: Keeper
     updater: Updater
+    watcher: Watcher
+    camera_deadline_seconds: float
+    takt_seconds: float | None = None
 
 
 def run(station: Station, stop: threading.Event, *, max_triggers: int | None = None) -> int:
@@ -39,36 +47,38 @@ def run(station: Station, stop: threading.Event, *, max_triggers: int | None = N
     DeviceError when the journal or the camera's folder fails: better no agent (and NG) than verdicts nobody can prove.
     """
     done = 0
-    _tell_safe(station, "starting")
     try:
         while not stop.is_set() and not station.camera.ended and done != max_triggers:
-            done += _one(station, done + 1)
+            request = station.trigger.next()
+            if missed := station.trigger.take_missed():
+                station.journal.count_missed(missed)
+            if request is not None:
+                done += 1
+                _one(station, request, done)
+            station.watcher.alive()
     finally:
-        _tell_safe(station, "stopped")
+        tell(lambda: station.signal.safe("stopped"))
     return done
 
 
-def _one(station: Station, sequence: int) -> int:
-    frame = station.trigger.next()
-    if missed := station.trigger.take_missed():
-        station.journal.count_missed(missed)
-    if frame is None:
-        return 0
-    inspected = inspect(frame, station.updater.active, station.who, sequence)
-    keep = inspected.why is not None and frame.image is not None
-    station.journal.record(inspected.verdict, source=frame.source, sealed=not keep)
-    try:
-        station.signal.tell(inspected.verdict)
-    except DeviceError as error:  # the row stands; the line, not told, stays at NG
-        log.error("line was not told", extra={"part": frame.part, "reason": str(error)})  # noqa: TRY400  # no traceback
-    if keep and frame.image is not None and inspected.why is not None:
-        station.keeper.offer(inspected.verdict, frame.image, inspected.why, wait=station.camera.patient)
+def _one(station: Station, request: Request, sequence: int) -> None:
+    tell(lambda: station.signal.begin(request))
+    frame = capture(station.camera, request, deadline_seconds=station.camera_deadline_seconds)
+    active = station.updater.active
+    inspected = inspect(frame, active, station.who, sequence, purpose=station.watcher.purpose)
+    inspected = in_time(inspected, time.monotonic() - request.at, station.takt_seconds)
+    verdict, why = inspected.verdict, inspected.why if frame.image is not None else None
+    station.journal.record(verdict, source=frame.source, sealed=why is None, late=inspected.late)
+    tell(lambda: station.signal.tell(verdict))
+    if frame.image is not None and why is not None:
+        station.keeper.offer(verdict, frame.image, why, wait=station.camera.patient)
     station.updater.note(inspected)
-    return 1
+    station.watcher.seen(frame, inspected)
 
 
-def _tell_safe(station: Station, reason: str) -> None:
+def tell(call: Callable[[], None]) -> None:
+    """Tell the line. When it cannot be told the row stands all the same, and the line, not told, stays at NG."""
     try:
-        station.signal.safe(reason)
+        call()
     except DeviceError as error:
         log.error("line was not told", extra={"reason": str(error)})  # noqa: TRY400  # no traceback

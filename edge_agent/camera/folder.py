@@ -68,7 +68,7 @@ class FolderCamera:
         self._count = 0
         self._last_error: str | None = None
 
-    def next(self, timeout_seconds: float) -> Frame | None:
+    def next(self, timeout_seconds: float, *, since: float | None = None) -> Frame | None:  # noqa: ARG002  # files do not age
         """The next file in name order; None when none appeared in time. DeviceError when the folder is gone."""
         until = time.monotonic() + timeout_seconds
         while not self._queue:

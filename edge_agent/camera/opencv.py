@@ -44,7 +44,7 @@ class VideoFile:
         self._count = 0
         self.ended = False
 
-    def next(self, timeout_seconds: float) -> Frame | None:  # noqa: ARG002  # a file is never late
+    def next(self, timeout_seconds: float, *, since: float | None = None) -> Frame | None:  # noqa: ARG002  # never late
         """The next frame, or None at the end."""
         started = time.perf_counter()
         done, image = self._capture.read()
@@ -132,7 +132,7 @@ class LiveCamera:
         reader.start()
         return reader
 
-    def next(self, timeout_seconds: float) -> Frame | None:
+    def next(self, timeout_seconds: float, *, since: float | None = None) -> Frame | None:  # noqa: ARG002
         """The newest frame not delivered yet, or None when none came in time."""
         taken = self._reader.take(timeout_seconds)
         if taken is None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from edge_agent.errors import DeviceError
 from edge_agent.signals.port import clean_ok
+from edge_agent.trigger import Request
 from inspection.contracts import Verdict
 
 
@@ -14,6 +15,9 @@ class FileSignal:
     def __init__(self, path: Path) -> None:
         self._path = path
 
+    def begin(self, request: Request) -> None:
+        """Nothing: a line in the file is about one part, no output stands between two."""
+
     def tell(self, verdict: Verdict) -> None:
         """Append the output for one part."""
         output = "OK" if clean_ok(verdict) else "NG"
@@ -22,6 +26,9 @@ class FileSignal:
     def safe(self, reason: str) -> None:
         """Append NG with its reason."""
         self._append({"output": "NG", "reason": reason})
+
+    def close(self) -> None:
+        """Nothing is held open."""
 
     def _append(self, line: dict[str, str]) -> None:
         try:

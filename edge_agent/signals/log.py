@@ -3,6 +3,7 @@
 import logging
 
 from edge_agent.signals.port import clean_ok
+from edge_agent.trigger import Request
 from inspection.contracts import Verdict
 
 log = logging.getLogger("edge_agent.signal")
@@ -10,6 +11,9 @@ log = logging.getLogger("edge_agent.signal")
 
 class LogSignal:
     """One line per verdict."""
+
+    def begin(self, request: Request) -> None:
+        """Nothing: a line in the log is about one part, no output stands between two."""
 
     def tell(self, verdict: Verdict) -> None:
         """Log the output and what it is about."""
@@ -27,3 +31,6 @@ class LogSignal:
     def safe(self, reason: str) -> None:
         """Log NG with its reason."""
         log.info("output NG", extra={"reason": reason})
+
+    def close(self) -> None:
+        """Nothing is held open."""

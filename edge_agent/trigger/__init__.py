@@ -1,5 +1,5 @@
 """What starts an inspection."""
 
-from edge_agent.trigger.port import Trigger
+from edge_agent.trigger.port import Request, Trigger
 
-__all__ = ["Trigger"]
+__all__ = ["Request", "Trigger"]

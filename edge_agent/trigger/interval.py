@@ -2,43 +2,48 @@
 
 import time
 
-from edge_agent.camera import Camera, Frame
+from edge_agent.camera import Camera
+from edge_agent.trigger.port import Request
 
 _NAP_SECONDS = 0.25
 
 
 class Interval:
-    """One trigger every ``seconds``. Slots that pass while an inspection still runs are counted as missed."""
+    """One trigger every ``seconds``. Slots that pass while an inspection still runs are counted as missed.
 
-    def __init__(self, camera: Camera, *, seconds: float, deadline_seconds: float) -> None:
+    A patient camera (files) is asked here, so that a slot without a file is no trigger, and no slot passes files by.
+    """
+
+    def __init__(self, camera: Camera, *, seconds: float) -> None:
         self._camera = camera
         self._seconds = seconds
-        self._deadline = deadline_seconds
         self._due = time.monotonic()
         self._missed = 0
 
-    def next(self) -> Frame | None:
-        """The frame for the next slot. A live camera that gives none in time is an ERROR trigger."""
+    def next(self) -> Request | None:
+        """The next slot, or None while it is far."""
         wait = self._due - time.monotonic()
         if wait > _NAP_SECONDS:
             time.sleep(_NAP_SECONDS)
             return None
         time.sleep(max(0.0, wait))
-        frame = self._camera.next(min(self._deadline, _NAP_SECONDS) if self._camera.patient else self._deadline)
-        self._advance()
-        if frame is not None or self._camera.patient:
-            return frame
-        return Frame(None, "no-frame", fault=f"camera gave no frame within {self._deadline:g} s; check cable and power")
-
-    def _advance(self) -> None:
-        late = max(0.0, time.monotonic() - self._due)
-        slots = 1 if self._camera.patient else 1 + int(late // self._seconds)  # files wait: nothing passes by
+        if self._camera.patient:
+            return self._patient()
+        at, late = time.monotonic(), max(0.0, time.monotonic() - self._due)
+        slots = 1 + int(late // self._seconds)
         self._missed += slots - 1
         self._due += slots * self._seconds
-        if self._camera.patient:
-            self._due = max(self._due, time.monotonic())
+        return Request(at=at)
+
+    def _patient(self) -> Request | None:
+        frame = self._camera.next(_NAP_SECONDS)
+        self._due = max(self._due + self._seconds, time.monotonic())
+        return None if frame is None else Request(frame=frame)
 
     def take_missed(self) -> int:
         """Slots missed since the last call."""
         missed, self._missed = self._missed, 0
         return missed
+
+    def close(self) -> None:
+        """Nothing is held open."""

@@ -41,13 +41,14 @@ class Target(Part):
 class Assignment(Contract):
     """What one station shall run: payload of a DSSE envelope signed by a fleet key. ``serial`` only rises."""
 
-    SCHEMA: ClassVar[str] = "escapement.assignment/1.0"
+    SCHEMA: ClassVar[str] = "escapement.assignment/1.1"
 
     station: Name
     serial: int = Field(ge=1)
     mode: Mode
     bundle: Target | None = None
     recipe: Target | None = None
+    challenger: Target | None = None  # a bundle that judges beside it without answering
     audit_share: float = Field(default=0.02, ge=0, le=1)  # share of OK parts whose picture is kept and uploaded
     issued_at: Utc
 
@@ -102,7 +103,7 @@ class Ledger(Part):
 class Report(Contract):
     """What a device says of itself; counts go over all restarts."""
 
-    SCHEMA: ClassVar[str] = "escapement.report/1.0"
+    SCHEMA: ClassVar[str] = "escapement.report/1.1"
 
     device: Name
     station: Name
@@ -118,6 +119,9 @@ class Report(Contract):
     outbox_depth: int = Field(default=0, ge=0)
     free_disk_bytes: int = Field(default=0, ge=0)
     camera: dict[str, str | float | int | bool | None] = {}
+    machine: dict[str, str] = {}  # processor, runtimes: what the scores depend on beside the bundle
+    challenger_digest: Sha256 | None = None
+    counters: dict[str, int] = {}  # over all restarts: late, pictures_dropped, challenger_skipped and the like
     last_error: str | None = None
     refused: list[str] = []  # targets this agent refused, with the reason in words
     agent_version: str

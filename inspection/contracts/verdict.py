@@ -51,6 +51,23 @@ class VerdictKey(Part):
     sequence: int = Field(ge=1)
 
 
+class Purpose(StrEnum):
+    """Why a part was shown: made on the line, or a known part shown to prove that the station still catches it."""
+
+    PRODUCTION = "production"
+    CHALLENGE = "challenge"
+
+
+class ChallengerView(Part):
+    """What a challenger, which answers nobody, made of the same frame. ``infer_ms``: milliseconds of its inference."""
+
+    bundle_digest: Sha256
+    decision: Decision
+    defect_class: str | None = None
+    scores: dict[str, Probability] = {}
+    infer_ms: float = Field(ge=0)
+
+
 class Verdict(Contract):
     """One trigger's verdict. ``(device, boot, sequence)`` is the idempotency key.
 
@@ -59,7 +76,7 @@ class Verdict(Contract):
     per stage.
     """
 
-    SCHEMA: ClassVar[str] = "escapement.verdict/1.0"
+    SCHEMA: ClassVar[str] = "escapement.verdict/1.1"
 
     id: str
     device: Name
@@ -71,6 +88,7 @@ class Verdict(Contract):
     lot: str | None = None
     captured_at: Utc
     mode: Mode = Mode.JUDGE
+    purpose: Purpose = Purpose.PRODUCTION
     decision: Decision
     reason: str | None = None
     defect_class: str | None = None
@@ -81,6 +99,7 @@ class Verdict(Contract):
     bundle_digest: Sha256 | None = None
     recipe_digest: Sha256 | None = None
     timings_ms: dict[str, float] = {}
+    challenger: ChallengerView | None = None
     agent_version: str
 
     @property
@@ -97,7 +116,7 @@ class PictureNote(Contract):
     sha256: Sha256
     length: int = Field(gt=0)
     verdict_id: str
-    why: str  # "ng" | "inconclusive" | "near_threshold" | "audit" | "collect"
+    why: str  # "ng" | "inconclusive" | "near_threshold" | "audit" | "disagree" | "collect"
 
 
 class Receipt(Contract):

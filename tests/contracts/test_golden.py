@@ -43,6 +43,7 @@ KINDS: tuple[type[Contract], ...] = (
 BY_NAME = {kind.SCHEMA.partition("/")[0].removeprefix("escapement."): kind for kind in KINDS}
 DIGESTS = {
     "assignment-1.0": "1af70ce7a8c084a34e89d860fc4724321b362aebb934bf64cd5998bc3c552343",
+    "assignment-1.1": "67aa8cff341d7a3ad5f33a798437b43fe585dd98f9dd1e62cca2e14559614ea7",
     "enrolment-1.0": "9a9836859f9ed386dd79682f2ddf351b60d5c8c22e4dafadf98f7d6da3b97484",
     "manifest-1.0": "0a5f84c45d9ebedb0a75516d464490af7f64dc5e7b570925f2406ee81f662053",
     "picture-1.0": "15123bac0c7458252d95492afe879534e79a964eaac4008d08d4b785c6e132c4",
@@ -51,9 +52,11 @@ DIGESTS = {
     "recipe-1.0": "aefc07365ebd1e6796748107f0a60f523b211daa042940ddc225762f2bfe3288",
     "release-1.0": "fb649b765f25ca70cafca00fcf48ca84de10e1e983d6f57a6bf60e3336352029",
     "report-1.0": "f48c1866e73f0e85027760445a2cd6ac1a946365b1b8949b3068bff72dd62a87",
+    "report-1.1": "b80811b1329eeec30e776c12bc8cd8fe9cbe958b991508629f53e440c3df39a5",
     "snapshot-1.0": "ba1f7af5694ee57146170f045f4d15f1782676722deab19ead208c93af93d56f",
     "trust-1.0": "3e798c051b5274ee9979342e6584cae14a586fc8d2e272849f4c246a2bfde53a",
     "verdict-1.0": "6b3315ccb6faf7d7531ef207ff1494503ff2f189a17cc1cf6dada84dfdb6d1e0",
+    "verdict-1.1": "7baab766801c11605d795e49626b57558247f7c010005bf90fda782a388278da",
 }
 
 

@@ -14,6 +14,7 @@ from edge_agent.camera.folder import FolderCamera
 from edge_agent.camera.guard import StreamGuard, look
 from edge_agent.camera.opencv import LiveCamera, VideoFile
 from edge_agent.camera.port import Health
+from edge_agent.capturing import capture
 from edge_agent.errors import PictureError, UsageError
 from edge_agent.pictures import decode, encode_png
 from edge_agent.trigger.free import FreeRunning
@@ -205,7 +206,7 @@ class Silent:
         self._frames = frames
         self.patient = patient
 
-    def next(self, timeout_seconds: float) -> Frame | None:
+    def next(self, timeout_seconds: float, *, since: float | None = None) -> Frame | None:
         """The next of the given frames."""
         return self._frames.pop(0) if self._frames else None
 
@@ -222,25 +223,25 @@ def test_an_outage_is_one_error_trigger() -> None:
     frames = [Frame(picture(), "a")]
     trigger = FreeRunning(Silent(frames), deadline_seconds=0)
     found = [trigger.next() for _ in range(4)]
-    assert [f and f.part for f in found] == ["a", "no-frame", None, None]
+    assert [r and r.frame and r.frame.part for r in found] == ["a", "no-frame", None, None]
     frames.append(Frame(picture(), "b"))
-    assert [f and f.part for f in (trigger.next(), trigger.next())] == ["b", "no-frame"]
+    assert [r and r.frame and r.frame.part for r in (trigger.next(), trigger.next())] == ["b", "no-frame"]
 
 
 def test_a_slot_without_a_frame_is_an_error_trigger() -> None:
     """Interval: the clock triggers, so a missing frame is a fault; a folder without files is no trigger."""
-    live = Interval(Silent([]), seconds=0.001, deadline_seconds=0)
-    frame = live.next()
-    assert frame is not None
-    assert frame.fault
-    assert Interval(Silent([], patient=True), seconds=0.001, deadline_seconds=0).next() is None
+    silent = Silent([])
+    request = Interval(silent, seconds=0.001).next()
+    assert request is not None
+    assert capture(silent, request, deadline_seconds=0).fault
+    assert Interval(Silent([], patient=True), seconds=0.001).next() is None
 
 
 def test_slots_that_pass_by_are_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     """An inspection of 3.5 intervals misses three of them."""
     now = [100.0]
     monkeypatch.setattr("edge_agent.trigger.interval.time.monotonic", lambda: now[0])
-    trigger = Interval(Silent([Frame(picture(), str(i)) for i in range(3)]), seconds=1.0, deadline_seconds=0)
+    trigger = Interval(Silent([Frame(picture(), str(i)) for i in range(3)]), seconds=1.0)
     trigger.next()
     assert trigger.take_missed() == 0
     now[0] += 4.5

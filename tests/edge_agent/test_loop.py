@@ -17,6 +17,7 @@ from edge_agent.journal import Journal
 from edge_agent.runtime import OnnxRuntime
 from edge_agent.signals.file import FileSignal
 from edge_agent.signals.port import clean_ok
+from edge_agent.trigger import Request
 from edge_agent.trigger.free import FreeRunning
 from inspection.contracts import Decision, Mode, Verdict, sha256_hex
 from tests.edge_agent.helpers import DEVICE, FakeHub, bundle, config, picture, png, recipe, write_picture
@@ -41,6 +42,12 @@ class Line:
         if self.broken:
             raise DeviceError("PLC is off")
         self.told.append((verdict.part, clean_ok(verdict)))
+
+    def begin(self, request: Request) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
 
     def safe(self, reason: str) -> None:
         """Remember."""
@@ -216,7 +223,7 @@ class Endless(Silent):
         super().__init__([], patient=True)
         self.count = 0
 
-    def next(self, timeout_seconds: float) -> Frame:
+    def next(self, timeout_seconds: float, *, since: float | None = None) -> Frame:
         """A part of middling redness: OK or NG depends on the bundle."""
         self.count += 1
         return Frame(picture(1, scratch=190), f"p{self.count}")
@@ -263,3 +270,17 @@ def test_the_file_signal_is_a_line_per_verdict(rig: Rig, tmp_path: Path) -> None
 
     outputs = [json.loads(line)["output"] for line in path.read_text().splitlines()]
     assert outputs == ["NG", "OK", "NG", "NG"]
+
+
+def test_what_comes_later_than_the_takt_is_an_error_and_counted(rig: Rig) -> None:
+    """The part has gone: a clean OK that nobody heard in time is none, and its row says how late it was."""
+    rig.config = rig.config.overridden(takt_seconds=1e-9)
+    rig.run([Frame(picture(1), "good")])
+    late = rig.by_part["good"]
+    assert late.decision is Decision.ERROR
+    assert "late" in str(late.reason)
+    assert late.scores
+    assert rig.line.told == [("good", False)]
+    database = Database(rig.state / DATABASE_NAME)
+    assert Journal(database, max_pending=10, keep_rows=10).counters()["late"] == 1
+    database.close()
