@@ -30,7 +30,8 @@ from inspection.store.session import Store
 from inspection.store.tables import VerdictRow
 
 LOOK_SECONDS = 1.0
-RETRAIN_SECONDS = 900.0
+IDLE_SECONDS = 900.0  # without a retrain at work nothing will come any more
+RETRAIN_SECONDS = 4 * 3600.0  # one that works this long hangs
 COLLECT_SECONDS = 120.0
 DRAIN_SECONDS = 180.0
 REFUSALS = ("Gate", "Rolled back")  # names of final states that are answers, not accidents
@@ -98,19 +99,24 @@ class Circle:
 
         A retrain that a gate refused ends the wait; one that crashed does not: the schedule tries again.
         """
-        deadline = time.monotonic() + RETRAIN_SECONDS
+        begun = idle_since = time.monotonic()
         while not reached():
             self._feed_while_rolling_out()
-            self._look_for_refusals(since)
-            if time.monotonic() > deadline:
-                raise ServerError(f"{what}: not reached in {RETRAIN_SECONDS:.0f} s; the runs' logs are in Prefect")
+            now = time.monotonic()
+            if self._at_work(since):
+                idle_since = now
+            if now - idle_since > IDLE_SECONDS or now - begun > RETRAIN_SECONDS:
+                raise ServerError(f"{what}: not reached in {now - begun:.0f} s; the runs' logs are in Prefect")
             time.sleep(LOOK_SECONDS)
         self._fed_stations = frozenset()
 
-    def _look_for_refusals(self, since: datetime) -> None:
-        for run in self._flows.recent(f"retrain/{self.plan.product.name}"):
+    def _at_work(self, since: datetime) -> bool:
+        """Whether a retrain runs. NotShippedError when a gate refused one that began ``since``."""
+        runs = self._flows.recent(f"retrain/{self.plan.product.name}")
+        for run in runs:
             if run.ended and run.started_at >= since and run.state_name.startswith(REFUSALS):
                 raise NotShippedError(f"retrain {run.name!r} ended as {run.state_name}: {run.message}")
+        return any(not run.ended for run in runs)
 
     def _champion(self) -> str:
         with self.store.begin(read_only=True) as session:
