@@ -28,10 +28,10 @@ class Mode(StrEnum):
 class Box(Part):
     """A region in pixels of the captured frame: left, top, width, height, all >= 0."""
 
-    x: float = Field(ge=0)
-    y: float = Field(ge=0)
-    width: float = Field(gt=0)
-    height: float = Field(gt=0)
+    x: float = Field(ge=0, allow_inf_nan=False)
+    y: float = Field(ge=0, allow_inf_nan=False)
+    width: float = Field(gt=0, allow_inf_nan=False)
+    height: float = Field(gt=0, allow_inf_nan=False)
     label: str
     score: Probability = 1.0
 

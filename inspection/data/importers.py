@@ -1,4 +1,5 @@
-"""Import of a directory of labelled pictures: class-per-folder, or with a ``labels.csv``.
+"""Import of a directory of labelled pictures: class-per-folder, or with a ``labels.csv``; with a ``boxes.csv``, where the
+defects are.
 
 Invariants: nothing outside the directory is read; a missing file stops the import before it begins; a bad picture is
 counted in quarantine and reported, the others come in; importing twice changes nothing.
@@ -8,10 +9,10 @@ import csv
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from inspection.contracts import sha256_hex
+from inspection.contracts import Box, sha256_hex
 from inspection.data.intake import check_or_quarantine, keep_picture
 from inspection.data.labels import IMPORT, Answer, name_of, record_answers
 from inspection.data.pictures import PictureInfo
@@ -23,6 +24,7 @@ from inspection.store.session import Store
 from inspection.store.tables import utc_now
 
 LABELS_FILE = "labels.csv"
+BOXES_FILE = "boxes.csv"
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
 _SPLITS = {
     "": None,
@@ -39,7 +41,8 @@ _AT_ONCE = 100
 
 @dataclass(frozen=True)
 class Item:
-    """A picture file with its label. ``name`` is its path inside the directory, behind the directory's own name."""
+    """A picture file with its label. ``name`` is its path inside the directory, behind the directory's own name;
+    ``boxes`` are in picture pixels, and empty where nobody drew any."""
 
     path: Path
     name: str
@@ -47,6 +50,7 @@ class Item:
     split: Split | None
     group: str
     part: str
+    boxes: tuple[Box, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,8 +75,9 @@ def read_directory(directory: Path, good: str) -> list[Item]:
 
     ``labels.csv`` has the columns path and label, and may have split (train, val, test), group and part; no others count.
     Sub-folders may be grouped by split first (``train/ok/1.png``). Without part, every file is a part; without group,
-    every part is a group. Raises UsageError when ``good`` is no class, a file is missing, a path leads outside, or there
-    is nothing to import.
+    every part is a group. ``boxes.csv`` beside them (path, x0, y0, x1, y1, label; pixels) says where defects are; a label
+    in it that is none of the directory's classes only describes, and the picture's own class counts. Raises UsageError
+    when ``good`` is no class, a file is missing, a path leads outside, a box makes no sense, or there is nothing to import.
     """
     root = directory.resolve()
     if not root.is_dir():
@@ -84,6 +89,7 @@ def read_directory(directory: Path, good: str) -> list[Item]:
     if good not in classes:
         raise UsageError(f"{directory} has no class {good!r}; its classes are {', '.join(classes)}: name the good one")
     _check_parts(items)
+    items = _with_boxes(root, items, good) if (root / BOXES_FILE).is_file() else items
     return sorted(items, key=lambda item: item.name)
 
 
@@ -189,6 +195,7 @@ class _Import:
             # folder is another file: its two labels contradict, and snapshots leave it out until one is retracted.
             origin_id=sha256_hex(f"{self.product}\0{item.name}\0{info.sha256}".encode()),
             label=item.label,
+            boxes=item.boxes,
             annotator="import",
             made_at=utc_now(),
             body={"path": item.name},
@@ -242,6 +249,29 @@ def _item(root: Path, path: Path, label: str, split: Split | None, group: str | 
     name = f"{root.name}/{path.relative_to(root).as_posix()}"
     own_part = _short((part or "").strip() or name)
     return Item(real, name, label, split, _short((group or "").strip() or own_part), own_part)
+
+
+def _with_boxes(root: Path, items: Sequence[Item], good: str) -> list[Item]:
+    table, classes = root / BOXES_FILE, {item.label for item in items}
+    by_path = {item.path: item for item in items}
+    boxes: dict[Path, list[Box]] = defaultdict(list)
+    with table.open(newline="", encoding="utf-8-sig") as lines:
+        for line, row in enumerate(csv.DictReader(lines), start=2):
+            item = by_path.get((root / (row.get("path") or "")).resolve())
+            if item is None or item.label == good:
+                what = "no picture of this directory" if item is None else f"a picture of the good class {good!r}"
+                raise UsageError(f"line {line} of {table} is about {row.get('path')!r}, {what}: correct or remove it")
+            named = (row.get("label") or "").strip()
+            boxes[item.path].append(_box_of(row, named if named in classes else item.label, f"line {line} of {table}"))
+    return [replace(item, boxes=tuple(boxes[item.path])) for item in items]
+
+
+def _box_of(row: dict[str, str | None], label: str, where: str) -> Box:
+    try:
+        x0, y0, x1, y1 = (float(row[name] or "") for name in ("x0", "y0", "x1", "y1"))
+        return Box(x=x0, y=y0, width=x1 - x0, height=y1 - y0, label=label)
+    except (KeyError, ValueError) as error:
+        raise UsageError(f"{where} is no box: x0, y0, x1, y1 are pixels, with x0 < x1 and y0 < y1 ({error})") from error
 
 
 def _short(name: str) -> str:

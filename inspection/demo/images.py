@@ -223,16 +223,16 @@ def _number(chosen: Mapping[str, Sequence[Item]], stations: Sequence[str], seed:
         for item in _shuffled(chosen[phase], seed + 1):
             number += 1
             station = stations[number % len(stations)]
-            shoot = partial(_shoot, item.path, item.label)
+            shoot = partial(_shoot, item)
             parts.append(LinePart(f"{station}-{number:06d}", station, item.group, item.label, shoot, item.path))
         phases[phase] = tuple(parts)
     return phases
 
 
-def _shoot(path: Path, label: str) -> Shot:
+def _shoot(item: Item) -> Shot:
     """A picture file as the camera would deliver it: 8-bit BGR, as PNG. Raises PictureError when it cannot be read."""
-    picture = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
+    picture = cv2.imdecode(np.frombuffer(item.path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
     if picture is None:
-        raise PictureError(f"{path} is not a picture OpenCV can read: remove it from the directory", "not_a_picture")
+        raise PictureError(f"{item.path} is not a picture OpenCV can read: remove it from the directory", "not_a_picture")
     height, width = picture.shape[:2]
-    return Shot(encode_png(np.asarray(picture, np.uint8)), Truth(label, (), label, width, height))
+    return Shot(encode_png(np.asarray(picture, np.uint8)), Truth(item.label, item.boxes, item.label, width, height))

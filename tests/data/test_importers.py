@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select
 
+from inspection.contracts import Box
 from inspection.data.importers import Item, classes_of, import_items, read_directory
 from inspection.data.labels import current_labels
 from inspection.data.products import save_product
@@ -57,6 +58,42 @@ def test_a_table_gives_split_group_and_part(tmp_path: Path) -> None:
     found = [(i.label, i.split, i.group, i.part) for i in read_directory(tmp_path, "ok")]
     own = f"{tmp_path.name}/c.png"
     assert found == [("ok", Split.TRAIN, "g1", "p1"), ("dent", Split.GOLDEN, "g1", "p2"), ("ok", None, own, own)]
+
+
+BOXES = "path,x0,y0,x1,y1,label\n"
+
+
+def test_boxes_say_where_defects_are(tmp_path: Path) -> None:
+    """In pixels; a finer name than the directory's classes describes only, and the picture's own class counts."""
+    write(tmp_path, "a.png", "b.png", "c.png")
+    table(tmp_path, "path,label\na.png,ok\nb.png,dent\nc.png,dent\n")
+    (tmp_path / "boxes.csv").write_text(BOXES + "b.png,1,2,4,8,dent\nb.png,5,5,6,6.5,deep dent\n")
+    _, b, c = read_directory(tmp_path, "ok")
+    assert b.boxes == (
+        Box(x=1, y=2, width=3, height=6, label="dent"),
+        Box(x=5, y=5, width=1, height=1.5, label="dent"),
+    )
+    assert c.boxes == ()
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("z.png,1,2,4,8,dent\n", "line 2 .*'z.png', no picture of this directory"),
+        ("a.png,1,2,4,8,dent\n", "line 2 .*'a.png', a picture of the good class"),
+        ("b.png,4,2,1,8,dent\n", "line 2 .*no box"),
+        ("b.png,1,2,4,dent\n", "line 2 .*no box"),
+        ("b.png,1,2,inf,8,dent\n", "line 2 .*no box"),
+        ("b.png,nan,2,4,8,dent\n", "line 2 .*no box"),
+    ],
+)
+def test_a_box_that_makes_no_sense_is_refused_in_words(tmp_path: Path, row: str, said: str) -> None:
+    """Before anything is imported, with the line."""
+    write(tmp_path, "a.png", "b.png")
+    table(tmp_path, "path,label\na.png,ok\nb.png,dent\n")
+    (tmp_path / "boxes.csv").write_text(BOXES + row)
+    with pytest.raises(UsageError, match=said):
+        read_directory(tmp_path, "ok")
 
 
 @pytest.mark.parametrize(
