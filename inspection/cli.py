@@ -97,14 +97,18 @@ def up(state: Path | None, ephemeral: bool, host: str | None) -> None:
 @click.option("--images", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Your own pictures.")
 @click.option("--good", help="With --images: the name of the good class.")
 @click.option("--backbone", default=None, help="Teacher's network. Default: resnet18.")
-@click.option("--pretrained", default="none", show_default=True, help='"hub", "none", or a file of weights.')
+@click.option(
+    "--pretrained",
+    default=None,
+    help='"hub", "none", or a file of weights. Default: "none", but "hub" for --images where it can be reached.',
+)
 @click.option("--student", default=None, help="The device's network. Default: mobilenetv4_conv_small.")
-@click.option("--student-pretrained", default="none", show_default=True, help="The same for the device's network.")
+@click.option("--student-pretrained", default=None, help="The same for the device's network.")
 @click.option(
     "--size",
     type=click.IntRange(32, 1024),
     default=None,
-    help="Pixels a side the networks are shown; smaller defects need more. Default: 128 at most.",
+    help="Pixels a side the networks are shown. Default: 128 at most; up to 320 where boxes.csv shows small defects.",
 )
 @click.option("--max-escape", type=click.FloatRange(0, 1), default=None, help="Limit on the escape rate for the gates.")
 @click.option("--max-overkill", type=click.FloatRange(0, 1), default=None, help="Limit on the overkill rate.")
@@ -203,6 +207,22 @@ def add_station(station: str, product_name: str, mode: str, state: Path | None) 
     code = settings.secrets.enrolment_code.get_secret_value()
     click.echo(f"station {station} is there, in mode {mode}. On its computer run:")
     click.echo(f"  edge-agent enrol --hub {settings.hub_url} --code {code} --device {station} --station {station}")
+
+
+@product.command("set-challenger")
+@click.argument("station")
+@click.argument("bundle")
+@state_option
+def set_challenger(station: str, bundle: str, state: Path | None) -> None:
+    """Let a signed bundle ("none": no more) judge beside a station's own, answering nobody: shadow, inside the takt.
+
+    Example: inspection product set-challenger S1 9c41...
+    """
+    from inspection.release.assignments import set_challenger as challenge
+
+    with _store(_settings(state)) as store, store.begin() as session:
+        challenge(session, station, None if bundle == "none" else bundle)
+    click.echo(f"station {station} gets it with its next assignment, at the next watch run")
 
 
 @product.command("retire-device")

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from inspection.demo import agents
 from inspection.demo.circle import Circle, NotShippedError
-from inspection.demo.plan import Plan, images_plan, rendered_plan
+from inspection.demo.plan import NO_HUB, Plan, hub_answers, images_plan, rendered_plan
 from inspection.demo.report import DemoReport, closing_table, write_report
 from inspection.demo.timeline import MemoryWatch, Timeline
 from inspection.errors import UsageError
@@ -44,9 +44,9 @@ class DemoOptions:
     images: Path | None = None
     good: str | None = None
     backbone: str | None = None
-    pretrained: str = "none"
+    pretrained: str | None = None
     student: str | None = None
-    student_pretrained: str = "none"
+    student_pretrained: str | None = None
     size: int | None = None
     max_escape: float | None = None
     max_overkill: float | None = None
@@ -102,6 +102,7 @@ def _close(report: DemoReport, path: Path, console: Console) -> None:
 
 
 def _plan(options: DemoOptions) -> Plan:
+    usual = None
     if options.images is None:
         if options.good is not None:
             raise UsageError("--good belongs to --images: name the folder of pictures too")
@@ -110,11 +111,14 @@ def _plan(options: DemoOptions) -> Plan:
         raise UsageError("--images needs --good: the name of the good class among the folder's classes")
     else:
         plan = images_plan(options.images, options.good)
+        if None in (options.pretrained, options.student_pretrained):  # real pictures want learned weights
+            usual = "hub" if hub_answers() else None
+            plan = plan if usual else plan.noted(NO_HUB)
     return plan.tuned(
         backbone=options.backbone,
-        pretrained=options.pretrained,
+        pretrained=options.pretrained or usual,
         student=options.student,
-        student_pretrained=options.student_pretrained,
+        student_pretrained=options.student_pretrained or usual,
         size=options.size,
         max_escape=options.max_escape,
         max_overkill=options.max_overkill,

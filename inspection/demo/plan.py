@@ -1,5 +1,6 @@
 """What a demo runs on: the product with its plan, the stations, the schedule of parts, and the takt."""
 
+import math
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -7,8 +8,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Self
 
+import httpx
+from huggingface_hub.constants import ENDPOINT
+
 from inspection.contracts import Costs, Limits
 from inspection.data import picture_headers
+from inspection.data.importers import read_directory
 from inspection.data.product import (
     CollectPlan,
     Product,
@@ -28,6 +33,13 @@ STATIONS = ("press-1", "press-2", "press-3")
 SIZES = Sizes(start=480, before=300, pool=480, after=300)
 LOOK = Look(contrast=1.8, defect_size=1.8)  # what a network learns from scratch on two cores in minutes
 _FINE_TUNING, _FINE_TUNING_STUDENT = 8e-4, 1.5e-3  # learning rates
+_HUB_SECONDS = 3.0
+_USUAL_SIDE, _LONGEST_SIDE = 128, 320  # of what a network is shown, in pixels
+_DEFECT_SIDE = 12  # so many of them across a defect of the usual size, where boxes say how large defects are
+NO_HUB = (
+    f"The hub of learned weights ({ENDPOINT}) was out of reach: the networks began with random ones, which learn little "
+    "from so few real pictures. --pretrained FILE and --student-pretrained FILE take weights kept on this machine."
+)
 _NO_LIMITS = "Without --max-escape and --max-overkill the gates only ask for no worse than the model before."
 QUICK = SchedulePlan(collect="*/2 * * * *", sync_labels="*/2 * * * *", retrain="* * * * *", watch="*/5 * * * *")
 
@@ -48,9 +60,9 @@ class Plan:
         self,
         *,
         backbone: str | None = None,
-        pretrained: str = "none",
+        pretrained: str | None = None,
         student: str | None = None,
-        student_pretrained: str = "none",
+        student_pretrained: str | None = None,
         size: int | None = None,
         max_escape: float | None = None,
         max_overkill: float | None = None,
@@ -64,14 +76,16 @@ class Plan:
         }
         return replace(self, product=self.product.model_copy(update=plans))
 
+    def noted(self, note: str) -> Self:
+        """With one more thing a reader of the figures must know."""
+        return replace(self, schedule=replace(self.schedule, notes=(*self.schedule.notes, note)))
 
-def _network(backbone: str | None, pretrained: str, fine_tuning: float) -> Mapping[str, Any]:
-    rate = None if pretrained == "none" else fine_tuning
-    return _given(backbone=backbone, pretrained=_absolute(pretrained), learning_rate=rate)
 
-
-def _absolute(pretrained: str) -> str:
-    return pretrained if pretrained in {"hub", "none"} else str(Path(pretrained).absolute())
+def _network(backbone: str | None, pretrained: str | None, fine_tuning: float) -> Mapping[str, Any]:
+    if pretrained in (None, "none"):
+        return _given(backbone=backbone, pretrained=pretrained)
+    weights = pretrained if pretrained == "hub" else str(Path(pretrained).absolute())
+    return _given(backbone=backbone, pretrained=weights, learning_rate=fine_tuning)
 
 
 def _given(**values: Any) -> Mapping[str, Any]:
@@ -113,23 +127,41 @@ def rendered_plan() -> Plan:
     return Plan(product, schedule, STATIONS, SEED, "rendered", 0.15, ask)
 
 
-def _working_size(schedule: Schedule) -> int:
-    """Pixels a side a network is shown: 128, or what small pictures have (a multiple of 32): enlarging tells it nothing."""
+def _working_size(directory: Path, schedule: Schedule) -> int:
+    """Pixels a side a network is shown, a multiple of 32.
+
+    Usually 128; more where boxes say that defects would be too small to see; never more than the pictures have, since
+    enlarging tells a network nothing.
+    """
     sides = []
     for part in schedule.start:
         with suppress(PictureError):  # the import counts it, in quarantine
             header = picture_headers.read(part.source.read_bytes() if part.source else b"")
             sides.append(min(header.width, header.height))
-    return int(min(128, max(32, median(sides or [128]) // 32 * 32)))
+    side = median(sides or [_USUAL_SIDE])
+    boxes = [box for item in read_directory(directory, schedule.good_class) for box in item.boxes]
+    small = median([min(box.width, box.height) for box in boxes] or [side])
+    wanted = min(_LONGEST_SIDE, max(_USUAL_SIDE, math.ceil(_DEFECT_SIDE * side / small / 32) * 32))
+    return int(min(wanted, max(32, side // 32 * 32)))
+
+
+def hub_answers() -> bool:
+    """Whether the hub of learned weights can be reached now."""
+    try:
+        httpx.head(ENDPOINT, timeout=_HUB_SECONDS)
+    except httpx.HTTPError:
+        return False
+    return True
 
 
 def images_plan(directory: Path, good: str) -> Plan:
     """A folder of real pictures. Nobody knows what can be asked of them: without limits of the person's own the gates
     compare with the model before, and that is all."""
     schedule = images_schedule(directory, good, STATIONS, seed=SEED)
-    schedule = replace(schedule, notes=(*schedule.notes, _NO_LIMITS))
     ask = min(320, len(schedule.before) + len(schedule.pool))
-    product = _product("pictures", schedule, _working_size(schedule), Limits(escape_rate=1.0, overkill_rate=1.0), ask)
+    size = _working_size(directory, schedule)
+    product = _product("pictures", schedule, size, Limits(escape_rate=1.0, overkill_rate=1.0), ask)
     by_lot = product.retrain.model_copy(update={"group_by": "lot"})
     product = product.model_copy(update={"retrain": by_lot, "costs": Costs(escape=3.0)})
+    schedule = replace(schedule, notes=(*schedule.notes, _NO_LIMITS))
     return Plan(product, schedule, STATIONS, SEED, str(directory), 0.15, ask)

@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from inspection.demo.plan import images_plan, rendered_plan
+from inspection.demo import main
+from inspection.demo.plan import NO_HUB, hub_answers, images_plan, rendered_plan
 
 
 @pytest.mark.parametrize(("side", "size"), [(20, 32), (70, 64), (600, 128)])
@@ -19,6 +20,43 @@ def test_small_pictures_are_not_enlarged(tmp_path: Path, side: int, size: int) -
             (tmp_path / label / f"{number}.png").write_bytes(b"no picture" if number % 9 == 0 else picture)
     train = images_plan(tmp_path, "ok").product.train
     assert (train.height, train.width) == (size, size)
+
+
+@pytest.mark.parametrize(("defect", "size"), [(100, 128), (60, 128), (30, 256), (10, 320)])
+def test_small_defects_are_shown_larger(tmp_path: Path, defect: int, size: int) -> None:
+    """Boxes say how small they are: a dozen pixels across the usual one, within what two cores can train."""
+    picture = bytes(cv2.imencode(".png", np.zeros((640, 640, 3), np.uint8))[1])
+    rows, boxes = ["path,label"], ["path,x0,y0,x1,y1"]
+    for number in range(120):
+        (tmp_path / f"{number}.png").write_bytes(picture)
+        label = ("ok", "scratch", "dent")[number % 3]
+        rows.append(f"{number}.png,{label}")
+        boxes += [f"{number}.png,5,5,{5 + defect},{5 + 2 * defect}"] if label != "ok" else []
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    (tmp_path / "boxes.csv").write_text("\n".join(boxes))
+    assert images_plan(tmp_path, "ok").product.train.height == size
+
+
+@pytest.mark.parametrize(("answers", "weights"), [(True, "hub"), (False, "none")])
+def test_real_pictures_want_learned_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: bool, weights: str
+) -> None:
+    """From the hub where it answers; where it does not, the report says so; a file of one's own comes first."""
+    for label in ("ok", "dent"):
+        (tmp_path / label).mkdir()
+        for number in range(40):
+            (tmp_path / label / f"{number}.png").write_bytes(b"no picture")
+    monkeypatch.setattr(main, "hub_answers", lambda: answers)
+    plan = main._plan(main.DemoOptions(images=tmp_path, good="ok", pretrained="mine.pth"))
+    assert plan.product.train.pretrained == str(Path("mine.pth").absolute())
+    assert plan.product.student.pretrained == weights
+    assert (NO_HUB in plan.schedule.notes) is not answers
+
+
+def test_a_hub_that_is_not_there_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing listens on that port."""
+    monkeypatch.setattr("inspection.demo.plan.ENDPOINT", "http://127.0.0.1:9")
+    assert not hub_answers()
 
 
 def test_learned_weights_are_fine_tuned_with_smaller_steps_than_random_ones(tmp_path: Path) -> None:
