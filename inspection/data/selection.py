@@ -116,7 +116,11 @@ def _audited(row: VerdictRow) -> bool:
 
 
 def _doubt(decision: str, defect_score: float | None, body: dict[str, Any]) -> float:
-    """INCONCLUSIVE and unscored pictures first (1 to 2); else 1 at a threshold, falling with the distance from it."""
+    """Those a challenger judged otherwise first (3), then INCONCLUSIVE and unscored ones (1 to 2); else 1 at a threshold,
+    falling with the distance from it."""
+    challenger = body.get("challenger")
+    if challenger and (challenger["decision"] == Decision.OK) is not (decision == Decision.OK):
+        return 3.0
     scores: dict[str, float] = body.get("scores") or {}
     if decision == Decision.INCONCLUSIVE or not scores:
         return 1.0 + _entropy(scores.values())

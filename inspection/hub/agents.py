@@ -29,13 +29,15 @@ VerdictId = Annotated[str, Query(min_length=1, max_length=64)]
 
 
 class Why(StrEnum):
-    """Why a device keeps and sends a picture. ``audit``: drawn at random from all passed parts."""
+    """Why a device keeps and sends a picture. ``audit``: drawn at random from all passed parts; ``disagree``: a
+    challenger would have told the line something else."""
 
     NG = "ng"
     INCONCLUSIVE = "inconclusive"
     ERROR = "error"
     NEAR_THRESHOLD = "near_threshold"
     AUDIT = "audit"
+    DISAGREE = "disagree"
     COLLECT = "collect"
     SHADOW = "shadow"
 

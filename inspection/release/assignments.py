@@ -38,6 +38,30 @@ def belongs(session: Session, digest: str | None, product: str) -> bool:
     return row is not None and row.product == product
 
 
+def set_challenger(session: Session, station: str, digest: str | None) -> None:
+    """Let a bundle judge beside the station's own without answering (None: nobody does); assigned at the next watch.
+
+    Raises UsageError on an unknown station, and on a bundle that is not the product's, or not signed.
+    """
+    row = _station(session, station)
+    if digest is not None:
+        signed_target(session, digest, TargetKind.BUNDLE, row.product)
+    row.challenger = digest
+
+
+def _station(session: Session, name: str) -> StationRow:
+    row = session.get(StationRow, name)
+    if row is None:
+        raise UsageError(f"there is no station {name!r}: add it to its product first")
+    return row
+
+
+def _challenger(session: Session, station: StationRow, bundle: str | None) -> str | None:
+    """Whoever challenges ``bundle`` at a station: nobody where it is the same one, or one of the product before."""
+    digest = station.challenger
+    return digest if bundle is not None and digest != bundle and belongs(session, digest, station.product) else None
+
+
 def bring_in_step(
     session: Session, keys: Keys, product: str, bundle: str | None, recipe: str | None, *, now: datetime | None = None
 ) -> list[str]:
@@ -67,6 +91,8 @@ def _out_of_step(
     said = verify_assignment(last.envelope, trust_root(keys))
     if (said.mode.value, said.audit_share) != (station.mode, station.audit_share):
         return "changed its mode or audit share"
+    if (said.challenger and said.challenger.sha256) != _challenger(session, station, last.bundle):
+        return "changed its challenger"
     return None
 
 
@@ -82,18 +108,18 @@ def assign(
 ) -> AssignmentRow:
     """Give ``station`` its next assignment, signed with the fleet key. Raises UsageError on an unknown station or target,
     and on a target without a signature."""
-    row = session.get(StationRow, station)
-    if row is None:
-        raise UsageError(f"there is no station {station!r}: add it to its product first")
+    row = _station(session, station)
     exclusive(session, f"assignments/{station}")
     last = newest_assignment(session, station)
     issued = now or datetime.now(UTC)
+    challenger = _challenger(session, row, bundle)
     assignment = Assignment(
         station=station,
         serial=1 if last is None else last.serial + 1,
         mode=Mode(row.mode),
         bundle=None if bundle is None else signed_target(session, bundle, TargetKind.BUNDLE, row.product),
         recipe=None if recipe is None else signed_target(session, recipe, TargetKind.RECIPE, row.product),
+        challenger=None if challenger is None else signed_target(session, challenger, TargetKind.BUNDLE, row.product),
         audit_share=row.audit_share,
         issued_at=issued,
     )

@@ -86,6 +86,7 @@ class StationRow(Base):
     product: Mapped[str] = mapped_column(ForeignKey("products.name"))
     mode: Mapped[str] = mapped_column(String(16), default="judge")
     audit_share: Mapped[float] = mapped_column(default=0.02)
+    challenger: Mapped[str | None] = mapped_column(String(64))  # digest of a bundle that judges without answering
 
 
 class DeviceRow(Base):

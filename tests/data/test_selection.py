@@ -25,7 +25,14 @@ def judge(store: Store, add: Add) -> Callable[..., str]:
     """A stored picture with a verdict; returns its digest."""
 
     def judged(
-        number: int, decision: str, dent: float, *, picture: str | None = None, later: int = 0, why: str | None = None
+        number: int,
+        decision: str,
+        dent: float,
+        *,
+        picture: str | None = None,
+        later: int = 0,
+        why: str | None = None,
+        challenger: str | None = None,
     ) -> str:
         sha256 = picture or add(texture(number), part=str(number))
         body = {
@@ -41,6 +48,7 @@ def judge(store: Store, add: Add) -> Callable[..., str]:
             "scores": {"ok": 1 - dent, "scratch": 0.0, "dent": dent},
             "thresholds": {"*": {"inconclusive": 0.4, "ng": 0.6}},
             "frame_sha256": sha256,
+            "challenger": challenger and {"bundle_digest": "0" * 64, "decision": challenger, "infer_ms": 1.0},
             "agent_version": "0.1",
         }
         with store.begin() as session:
@@ -80,6 +88,14 @@ def test_doubt_is_nearness_to_a_threshold_and_inconclusive_first(store: Store, j
     near = judge(1, "OK", 0.39, why="near_threshold")
     far, between = judge(2, "NG", 0.95), judge(3, "INCONCLUSIVE", 0.5)
     assert [c.picture for c in chosen(store, 3)] == [between, near, far]
+
+
+def test_what_a_challenger_judged_otherwise_is_asked_about_first(store: Store, judge: Callable[..., str]) -> None:
+    """Before the most doubtful; where both say the same to the line, doubt decides."""
+    judge(1, "INCONCLUSIVE", 0.5, challenger="NG")
+    told_otherwise = judge(2, "OK", 0.01, why="disagree", challenger="NG")
+    (first,) = chosen(store, 1)
+    assert (first.picture, first.why) == (told_otherwise, "uncertain")
 
 
 def test_audits_are_drawn_from_all_passed_parts(store: Store, judge: Callable[..., str]) -> None:

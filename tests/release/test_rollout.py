@@ -15,7 +15,7 @@ from inspection.contracts import AgentState, Assignment, Decision, Mode, Report,
 from inspection.data.product import Product, RolloutPlan
 from inspection.errors import UsageError
 from inspection.release import rollout
-from inspection.release.assignments import assign, bring_in_step, newest_assignment
+from inspection.release.assignments import assign, bring_in_step, newest_assignment, set_challenger
 from inspection.release.rollout import RolloutState, plan_groups, start_rollout, step
 from inspection.release.signing import Keys, trust_root, verify_assignment
 from inspection.store.session import Store
@@ -174,6 +174,24 @@ def test_stations_that_came_or_changed_since_are_brought_in_step(laid_out: Store
         assert (said["s1"].mode, said["s1"].audit_share, said["s3"].mode) == (Mode.SHADOW, 0.25, Mode.COLLECT)
         assert [line.split()[1] for line in done] == ["s1", "s3"]
         assert bring_in_step(session, fleet_keys, "plate", NEW, RECIPE) == []
+
+
+def test_a_challenger_is_assigned_beside_the_champion_until_it_is_the_champion(laid_out: Store, fleet_keys: Keys) -> None:
+    """Set, it comes with the next assignment; promoted, it challenges nobody; an unsigned one is refused."""
+    with laid_out.begin() as session:
+        bring_in_step(session, fleet_keys, "plate", OLD, RECIPE, now=NOW)
+        set_challenger(session, "s1", NEW)
+        (done,) = bring_in_step(session, fleet_keys, "plate", OLD, RECIPE, now=later(1))
+        assert "s1 changed its challenger" in done
+        said = signed(session, fleet_keys, "s1")
+        assert (said.bundle and said.bundle.sha256, said.challenger and said.challenger.sha256) == (OLD, NEW)
+        assert bring_in_step(session, fleet_keys, "plate", OLD, RECIPE) == []
+        assign(session, fleet_keys, "s1", NEW, RECIPE, now=later(2))
+        assert signed(session, fleet_keys, "s1").challenger is None
+        with pytest.raises(UsageError, match="not signed"):
+            set_challenger(session, "s1", UNSIGNED)
+        with pytest.raises(UsageError, match="no station"):
+            set_challenger(session, "nowhere", NEW)
 
 
 def test_a_station_of_another_product_gets_this_ones_bundle_or_none(laid_out: Store, fleet_keys: Keys) -> None:
