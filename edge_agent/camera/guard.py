@@ -1,15 +1,33 @@
-"""Is this frame fit to be judged? Invariant: a missing, black or frozen frame, or one of another size, never passes."""
+"""Is this frame fit to be judged? Invariant: a missing, black, saturated, blurred, displaced or frozen frame, or one of
+another size, never passes; what is not configured (focus, position) is not guessed."""
 
 import zlib
+from collections import deque
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
 
+from edge_agent.camera.imaging import Reference, focus_of, saturated_share, shift_of
 from edge_agent.pictures import Image
 
 BLACK_LEVEL = 8
-"""A frame whose brightest sample is at or below this (of 255) shows nothing: lamp or lens cap."""
+"""A frame whose brightest samples are at or below this (of 255) shows nothing: lamp or lens cap."""
+_BRIGHT_SHARE = 1e-3  # so many samples may be brighter in a black frame: hot pixels of a warm sensor
 _SAMPLES = 20_000
 _HASHED_BYTES = 400_000
+_REMEMBERED = 16
+_SURE = 0.1  # a correlation below this says that the pictures have nothing in common, not where they lie
+
+
+class GuardLimits(BaseModel):
+    """Bounds of one camera's frames. ``min_focus_share`` and ``max_shift_pixels`` need a reference picture."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    frozen_frames: int = Field(default=2, ge=2)
+    max_saturated_share: float = Field(default=0.9, gt=0, le=1)
+    min_focus_share: float = Field(default=0.5, ge=0, le=1)
+    max_shift_pixels: float | None = Field(default=None, gt=0)
 
 
 def fast_hash(image: Image) -> int:
@@ -23,34 +41,64 @@ def look(image: Image) -> str | None:
     if image.size == 0 or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         return f"frame of shape {image.shape} {image.dtype} is not a colour picture; check the camera's pixel format"
     step = max(1, int((image.size / 3 / _SAMPLES) ** 0.5))
-    if int(image[::step, ::step].max()) <= BLACK_LEVEL:
+    samples = image[::step, ::step]
+    if np.count_nonzero(samples > BLACK_LEVEL) <= _BRIGHT_SHARE * samples.size:
         return "frame is black; check the lamp, the lens cap and the exposure"
     return None
 
 
 class StreamGuard:
-    """Watches a live stream: the same exposure again and again, or a changed size, is a fault."""
+    """Watches one stream. The first frame fixes the size unless a reference does."""
 
-    def __init__(self, frozen_frames: int, size: tuple[int, int] | None = None) -> None:
-        self._limit = frozen_frames
-        self._size = size
-        self._last: int | None = None
-        self._same = 0
+    def __init__(self, limits: GuardLimits | None = None, reference: Reference | None = None) -> None:
+        self._limits = limits or GuardLimits()
+        self._reference = reference
+        self._size = None if reference is None else (reference.height, reference.width)
+        self._seen: deque[int] = deque(maxlen=_REMEMBERED)
 
     def check(self, image: Image) -> str | None:
-        """Why this frame cannot be judged, or None. The first frame fixes the size unless one was given."""
-        fault = look(image)
-        if fault:
+        """Why this frame cannot be judged, or None."""
+        fault = look(image) or self._wrong_size(image) or self._frozen(fast_hash(image)) or self._too_bright(image)
+        if fault is not None or self._reference is None:
             return fault
+        return self._blurred(image, self._reference) or self._displaced(image, self._reference)
+
+    def _wrong_size(self, image: Image) -> str | None:
         found = (image.shape[0], image.shape[1])
         self._size = self._size or found
-        if found != self._size:
-            return f"frame is {found[1]} x {found[0]}, this camera delivers {self._size[1]} x {self._size[0]}"
-        return self._frozen(fast_hash(image))
+        if found == self._size:
+            return None
+        return f"frame is {found[1]} x {found[0]}, expected {self._size[1]} x {self._size[0]}; check the camera's settings"
 
     def _frozen(self, value: int) -> str | None:
-        self._same = self._same + 1 if value == self._last else 1
-        self._last = value
-        if self._same >= self._limit:
-            return f"camera is frozen: {self._same} identical frames; check its cable and power"
-        return None
+        """Not only the last frame again: drivers that hang hand out their few buffers in turn."""
+        again = self._seen.count(value) + 1
+        self._seen.append(value)
+        if again < self._limits.frozen_frames:
+            return None
+        return f"camera is frozen: the same frame for the {again}. time; check its cable and power"
+
+    def _too_bright(self, image: Image) -> str | None:
+        share = saturated_share(image)
+        if share <= self._limits.max_saturated_share:
+            return None
+        return f"frame is saturated ({share:.0%} of it is white); check exposure, lamp and stray light"
+
+    def _blurred(self, image: Image, reference: Reference) -> str | None:
+        if self._limits.min_focus_share == 0:
+            return None
+        share = focus_of(image) / reference.focus if reference.focus > 0 else 1.0
+        if share >= self._limits.min_focus_share:
+            return None
+        return f"frame is out of focus ({share:.0%} of the reference's sharpness); check lens, distance and dirt"
+
+    def _displaced(self, image: Image, reference: Reference) -> str | None:
+        limit = self._limits.max_shift_pixels
+        if limit is None:
+            return None
+        x, y, response = shift_of(image, reference)
+        if response < _SURE:
+            return "frame shows nothing of the reference picture; check what stands before the camera"
+        if max(abs(x), abs(y)) <= limit:
+            return None
+        return f"part or camera is displaced by {x:+.0f}, {y:+.0f} pixels; check the fixture and the camera's mount"

@@ -1,0 +1,293 @@
+"""A live camera: a child process captures, this side delivers the newest frame, and starts the child again when it fails.
+
+Invariants: `next` never blocks longer than it was told, whatever the driver does; no frame older than ``max_age_seconds``
+and none from before a restart is delivered; a child that hangs is killed with everything it started, and reaped; one
+thread and at most one child, however often it fails; secrets in an address never leave this module.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import re
+import selectors
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from edge_agent.camera.guard import StreamGuard
+from edge_agent.camera.imaging import Reference, measure
+from edge_agent.camera.port import Frame, Health
+from edge_agent.camera.ring import Ring, Taken
+from edge_agent.pictures import Image
+
+log = logging.getLogger(__name__)
+
+_LOOK_SECONDS = 0.1
+_FIRST_SLOT_BYTES = 1920 * 1080 * 3
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.2, 2.0
+_STEADY_SECONDS = 5.0  # after so long without trouble the next restart is at once again
+_MEASURE_SECONDS = 1.0
+_SECRET = re.compile(r"(?<=://)[^/@\s]+(?=@)")
+
+
+def masked(text: str) -> str:
+    """An address without its user and password."""
+    return _SECRET.sub("***", text)
+
+
+@dataclass(frozen=True)
+class Feed:
+    """What to open and how patiently. ``kind`` is opencv or genicam; ``settings`` by name (see `source.PROPERTIES`)."""
+
+    kind: str
+    where: str
+    settings: Mapping[str, float] = field(default_factory=dict)
+    deadline_seconds: float = 2.0
+    open_deadline_seconds: float = 10.0
+    max_age_seconds: float = 0.5
+    max_pixels: int = 64_000_000
+
+    @property
+    def name(self) -> str:
+        """How people see it."""
+        return f"camera {masked(self.where)!r}"
+
+
+class _Child:
+    """One run of the capture process, with its ring and its two pipes."""
+
+    def __init__(self, feed: Feed, slot_bytes: int) -> None:
+        self.ring = Ring.create(slot_bytes)
+        self.wake, wake = os.pipe()
+        order = {
+            "kind": feed.kind,
+            "where": feed.where,
+            "name": feed.name,
+            "settings": dict(feed.settings),
+            "ring": self.ring.descriptor,
+            "slot_bytes": slot_bytes,
+            "wake": wake,
+            "max_pixels": feed.max_pixels,
+            "parent": os.getpid(),
+        }
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "edge_agent.camera.child", json.dumps(order)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,  # the drivers' last words are often the only ones
+            pass_fds=(self.ring.descriptor, wake),
+            start_new_session=True,
+        )
+        os.close(wake)
+        self.started = time.monotonic()
+        self.opened = False
+        self.last_frame = self.started
+        self._half_line = b""
+
+    @property
+    def said(self) -> int:
+        """The descriptor of what it says."""
+        assert self.process.stdout is not None  # noqa: S101  # a pipe was asked for
+        return self.process.stdout.fileno()
+
+    def lines(self) -> list[str] | None:
+        """What it said since; None when it will say no more."""
+        data = os.read(self.said, 65_536)
+        *whole, self._half_line = (self._half_line + data).split(b"\n")
+        return None if not data else [line.decode(errors="replace") for line in whole]
+
+    def end(self) -> None:
+        """Kill it with all it started, wait for it, let go of everything."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        assert self.process.stdout is not None  # noqa: S101
+        self.process.stdout.close()
+        os.close(self.wake)
+        self.ring.close()
+
+
+class LiveCamera:
+    """The newest frame of a device or stream."""
+
+    patient = False
+    ended = False
+
+    def __init__(self, feed: Feed, guard: StreamGuard, reference: Reference | None = None) -> None:
+        self._feed = feed
+        self._guard = guard
+        self._reference = reference
+        self._changed = threading.Condition()  # guards what follows
+        self._child: _Child | None = None
+        self._taken = 0  # number of the newest frame delivered, of this child
+        self._delivered = self._skipped = self._damaged = self._restarts = 0
+        self._last_arrival: float | None = None
+        self._last_image: Image | None = None
+        self._fault: str | None = "it has not delivered yet"
+        self._frame_fault: str | None = None
+        self._settings: Mapping[str, float] = {}
+        self._imaging: Mapping[str, float] = {}
+        self._slot_bytes = _FIRST_SLOT_BYTES
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="camera", daemon=True)
+        self._thread.start()
+
+    # -- the port -------------------------------------------------------------------------------------------------
+
+    def next(self, timeout_seconds: float, *, since: float | None = None) -> Frame | None:
+        """The newest frame not delivered yet (handed over after ``since``), or None when none came in time."""
+        until = time.monotonic() + timeout_seconds
+        with self._changed:
+            while (taken := self._take(since)) is None:
+                left = until - time.monotonic()
+                if left <= 0 or self._stop.is_set():
+                    return None
+                self._changed.wait(left)
+            self._delivered += 1
+            number = self._delivered + self._skipped
+        fault = self._guard.check(taken.image)
+        with self._changed:
+            self._last_image, self._frame_fault = taken.image, fault
+        at = datetime.fromtimestamp(taken.wall, UTC)
+        part = f"{at:%Y%m%dT%H%M%S.%f}"
+        return Frame(taken.image, part, captured_at=at, fault=fault, stamp=taken.stamp, number=number)
+
+    def _take(self, since: float | None) -> Taken | None:
+        if self._child is None:
+            return None
+        not_before = time.monotonic() - self._feed.max_age_seconds
+        taken = self._child.ring.newest(self._taken, max(not_before, since or 0.0))
+        if taken is not None:
+            self._skipped += taken.number - self._taken - 1
+            self._taken = taken.number
+        return taken
+
+    def health(self) -> Health:
+        """State, counts, seconds since the last frame, restarts, the last trouble in words, imaging health."""
+        with self._changed:
+            silent = None if self._last_arrival is None else round(time.monotonic() - self._last_arrival, 1)
+            ok = self._fault is None and self._frame_fault is None and (silent or 0.0) < self._feed.deadline_seconds
+            other = [f"{k} is {v:g}" for k, v in self._settings.items() if v != self._feed.settings.get(k)]
+            return {
+                "kind": self._feed.kind,
+                "ok": ok,
+                "delivered": self._delivered,
+                "skipped": self._skipped,
+                "damaged": self._damaged,
+                "silent_seconds": silent,
+                "restarts": self._restarts,
+                "last_fault": self._fault or self._frame_fault,
+                "settings_refused": ", ".join(other) or None,
+                **self._imaging,
+            }
+
+    def close(self) -> None:
+        """Kill the child and end the thread; may be called twice."""
+        self._stop.set()
+        with self._changed:
+            self._changed.notify_all()
+        self._thread.join()
+
+    # -- the thread that watches the child ------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        pause = 0.0
+        while not self._stop.wait(pause):
+            began = time.monotonic()
+            reason = self._one_child()
+            if self._stop.is_set():
+                return
+            steady = self._last_arrival is not None and time.monotonic() - began > _STEADY_SECONDS
+            pause = 0.0 if steady else min(_LONGEST_PAUSE_SECONDS, max(_FIRST_PAUSE_SECONDS, pause * 2))
+            log.warning("camera failed", extra={"reason": reason, "pause_seconds": pause})
+            with self._changed:
+                self._fault = reason
+                self._restarts += 1
+
+    def _one_child(self) -> str:
+        """Start a child and look after it until it fails; why it did."""
+        child = _Child(self._feed, self._slot_bytes)
+        with self._changed:
+            self._child, self._taken = child, 0
+        try:
+            with selectors.DefaultSelector() as pipes:
+                pipes.register(child.wake, selectors.EVENT_READ)
+                pipes.register(child.said, selectors.EVENT_READ)
+                return self._look_after(child, pipes)
+        finally:
+            with self._changed:
+                self._child = None
+            child.end()
+
+    def _look_after(self, child: _Child, pipes: selectors.BaseSelector) -> str:
+        words, measured = "", 0.0
+        while not self._stop.is_set():
+            ready = {key.fd for key, _ in pipes.select(_LOOK_SECONDS)}
+            if child.wake in ready and os.read(child.wake, 65_536):
+                self._arrived(child)
+            if child.said in ready:
+                lines = child.lines()
+                if lines is None:
+                    return words or f"{self._feed.name}: its process ended by itself; see the system's log"
+                words = self._heard(child, lines) or words
+            now = time.monotonic()
+            if late := self._late(child, now):
+                return late
+            if now - measured > _MEASURE_SECONDS:
+                measured = now
+                self._measure()
+        return "stopped"
+
+    def _arrived(self, child: _Child) -> None:
+        child.last_frame = time.monotonic()
+        with self._changed:
+            self._last_arrival, self._fault = child.last_frame, None
+            self._changed.notify_all()
+
+    def _heard(self, child: _Child, lines: list[str]) -> str:
+        """Take in what the child said; its complaint, if there was one."""
+        words = ""
+        for line in lines:
+            try:
+                facts = json.loads(line)
+                what = facts["what"]
+            except (ValueError, KeyError, TypeError):  # a driver's own words
+                words = f"{self._feed.name}: {masked(line)[:200]}"
+                continue
+            if what == "opened":
+                child.opened, child.last_frame = True, time.monotonic()
+                self._settings = facts["settings"]
+            elif what == "damaged":
+                self._damaged += 1
+            elif what == "larger" and facts["width"] * facts["height"] <= self._feed.max_pixels:
+                self._slot_bytes = int(facts["bytes"])
+                words = f"{self._feed.name} delivers {facts['width']} x {facts['height']} now"
+            else:
+                reason = facts.get("reason", "its frames are beyond the limit of pixels")
+                words = masked(reason if self._feed.name in reason else f"{self._feed.name}: {reason}")
+        return words
+
+    def _late(self, child: _Child, now: float) -> str | None:
+        if not child.opened:
+            if now - child.started < self._feed.open_deadline_seconds:
+                return None
+            return (
+                f"{self._feed.name} did not open in {self._feed.open_deadline_seconds:g} s; check cable, power and address"
+            )
+        if now - child.last_frame < self._feed.deadline_seconds:
+            return None
+        return f"{self._feed.name} gave no frame for {self._feed.deadline_seconds:g} s; check cable and power"
+
+    def _measure(self) -> None:
+        with self._changed:
+            image, self._last_image = self._last_image, None
+        if image is not None:
+            found = measure(image, self._reference).as_health()
+            with self._changed:
+                self._imaging = found
