@@ -7,39 +7,51 @@ trigger; at the end the current trigger is finished, pictures are stored and one
 import fcntl
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from edge_agent.ballast import BALLAST_NAME, Ballast
 from edge_agent.camera import Camera
+from edge_agent.challenging import Challenging
 from edge_agent.config import AgentConfig
 from edge_agent.database import DATABASE_NAME, Database
-from edge_agent.errors import HubError, UsageError
+from edge_agent.errors import AgentError, DeviceError, UsageError
+from edge_agent.housekeeping import Housekeeper
 from edge_agent.inspecting import Identity
 from edge_agent.journal import Journal
 from edge_agent.keeper import Keeper
+from edge_agent.lanes import Backoff
+from edge_agent.ledger import LedgerWatch
 from edge_agent.loop import Station, run, tell
+from edge_agent.machine import describe
 from edge_agent.outbox import Outbox
 from edge_agent.poller import Poller
 from edge_agent.shelf import Shelf
 from edge_agent.signals import Signal
+from edge_agent.supervise import Worker
 from edge_agent.transport import Transport
 from edge_agent.trigger import Trigger
 from edge_agent.updater import MakeRuntime, Policy, Updater
-from edge_agent.uploader import Backoff, Uploader
+from edge_agent.uploader import Uploader
+from edge_agent.version import AGENT_VERSION
 from edge_agent.watching import Watcher, Watchers
 from inspection.contracts import AgentState
 
 log = logging.getLogger(__name__)
 
 _LAST_WORDS_SECONDS = 10.0
-_MAX_LAST_ROUNDS = 50
 
 
 @contextmanager
 def only_one(state: Path) -> Iterator[None]:
-    """Hold the state folder for this process. UsageError when another agent has it."""
-    with (state / "agent.lock").open("w") as lock:
+    """Hold the state folder for this process. UsageError when another agent has it, DeviceError on a read-only disk."""
+    try:
+        opened = (state / "agent.lock").open("w")
+    except OSError as error:
+        raise DeviceError(f"{state} cannot be written: {error.strerror}; is the disk full or read-only?") from error
+    with opened as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -75,7 +87,13 @@ class Agent:
             state / "outbox",
             max_bytes=limits.outbox_max_bytes,
             min_free_bytes=limits.min_free_disk_bytes,
+            reserve_bytes=limits.update_reserve_bytes,
         )
+        ballast = Ballast(state / BALLAST_NAME, limits.ballast_bytes)
+        self._housekeeper = Housekeeper(
+            self._database, self.journal, self.outbox, ballast, min_free_bytes=limits.min_free_disk_bytes
+        )
+        self.ledger = LedgerWatch(self._database, self.journal, every_seconds=limits.ledger_check_seconds)
         enrolment = config.enrolment
         self.who = Identity(enrolment.device, enrolment.station, enrolment.product, boot)
         self._shelf = Shelf(state)
@@ -94,13 +112,24 @@ class Agent:
         """Inspect until stopped; returns the number of triggers."""
         limits = self._config.limits
         tell(lambda: signal.safe("starting"))  # before anything that takes long or may fail
-        orphans, strays = self.journal.seal_orphans(), self.outbox.sweep()
+        machine = describe()
+        strays, orphans = self.outbox.sweep(), self.journal.seal_orphans()  # first what gives room
+        self.journal.begin_boot(self.who.boot, AGENT_VERSION, machine)
         updater = Updater(self._shelf, self._transport, policy_of(self._config), make_runtime)
         updater.start()
         keeper = Keeper(self._database, self.journal, self.outbox, queue_frames=limits.keep_queue_frames)
         backoff = Backoff(limits.backoff_base_seconds, limits.backoff_cap_seconds)
         uploader = Uploader(self.journal, self.outbox, self._transport, batch=limits.upload_batch_verdicts, backoff=backoff)
-        poller = self._poller(updater, camera, lambda: _failures(keeper, uploader))
+        challenging = Challenging(self._database, self.journal, keeper, takt_seconds=self._config.takt_seconds)
+        workers = (
+            keeper.worker,
+            challenging.worker,
+            *uploader.workers,
+            self._housekeeper.worker,
+            self._housekeeper.checkpointer,
+            self.ledger.worker,
+        )
+        poller = self._poller(updater, camera, lambda: _failures(*workers), machine)
         station = Station(
             self.who,
             camera,
@@ -108,6 +137,7 @@ class Agent:
             signal,
             self.journal,
             keeper,
+            challenging,
             updater,
             Watchers(watchers),
             camera_deadline_seconds=limits.camera_deadline_seconds,
@@ -115,15 +145,16 @@ class Agent:
         )
         log.info("started", extra={"boot": self.who.boot, "state": updater.state.value, "sealed": orphans, "swept": strays})
         if updater.state is AgentState.HOLD:
-            _first_poll(poller)
-        for worker in (keeper.worker, uploader.worker, poller.worker):
+            poller.worker.attempt()  # or the first parts are ERROR for want of a bundle that is already assigned
+        for worker in (*workers, poller.worker):
             worker.start()
         try:
             return run(station, stop, max_triggers=max_triggers)
         finally:
+            challenging.stop()
             keeper.stop()
-            uploader.worker.stop(_LAST_WORDS_SECONDS)
-            poller.worker.stop(_LAST_WORDS_SECONDS)
+            for worker in (*workers, poller.worker):
+                worker.stop(_LAST_WORDS_SECONDS)
             self._last_words(uploader, poller)
             updater.stop()
 
@@ -132,7 +163,9 @@ class Agent:
         self._transport.close()
         self._database.close()
 
-    def _poller(self, updater: Updater, camera: Camera, failures: Callable[[], list[str]]) -> Poller:
+    def _poller(
+        self, updater: Updater, camera: Camera, failures: Callable[[], list[str]], machine: dict[str, str]
+    ) -> Poller:
         return Poller(
             self.who,
             self._transport,
@@ -142,26 +175,19 @@ class Agent:
             camera,
             every_seconds=self._config.poll_every_seconds,
             other_failures=failures,
+            machine=machine,
         )
 
     def _last_words(self, uploader: Uploader, poller: Poller) -> None:
         """Empty the outbox as far as the hub takes it now; what stays is sent at the next start."""
         try:
-            for _ in range(_MAX_LAST_ROUNDS):
-                if not uploader.drain_once():
-                    break
+            deadline = time.monotonic() + _LAST_WORDS_SECONDS
+            while time.monotonic() < deadline and uploader.drain_once():
+                pass
             self._transport.report(poller.report())
-        except HubError as error:
+        except AgentError as error:
             log.warning("stopped with things to upload", extra={"reason": str(error)})
 
 
-def _first_poll(poller: Poller) -> None:
-    """A device with nothing to run asks before its first part, not after some parts were ERROR for want of a bundle."""
-    try:
-        poller.once()
-    except HubError as error:
-        log.warning("first poll failed", extra={"reason": str(error)})
-
-
-def _failures(keeper: Keeper, uploader: Uploader) -> list[str]:
-    return [failure for failure in (keeper.worker.failure, uploader.worker.failure) if failure]
+def _failures(*workers: Worker) -> list[str]:
+    return [worker.failure for worker in workers if worker.failure]

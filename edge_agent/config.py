@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from edge_agent.camera.opening import CameraSettings
 from edge_agent.errors import UsageError
 from edge_agent.files import write_durably
 from inspection.contracts import Enrolment
@@ -22,14 +23,16 @@ class Limits(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     camera_deadline_seconds: float = Field(default=2.0, gt=0)
-    frozen_frames: int = Field(default=3, ge=2)
     max_picture_bytes: int = 64 * 1024 * 1024
     max_picture_pixels: int = 64_000_000
     max_bundle_bytes: int = 512 * 1024 * 1024
     outbox_max_bytes: int = 2 * 1024 * 1024 * 1024
-    outbox_max_verdicts: int = 1_000_000
-    min_free_disk_bytes: int = 256 * 1024 * 1024
-    journal_keep_rows: int = 20_000
+    outbox_max_verdicts: int = Field(default=3_000_000, ge=1)  # 72 h at 10 triggers a second are 2.6 million
+    min_free_disk_bytes: int = Field(default=256 * 1024 * 1024, ge=0)
+    update_reserve_bytes: int = Field(default=256 * 1024 * 1024, ge=0)  # pictures leave this much besides, for a bundle
+    ballast_bytes: int = Field(default=64 * 1024 * 1024, ge=0)
+    journal_keep_rows: int = Field(default=100_000, ge=0)
+    ledger_check_seconds: float = Field(default=60.0, gt=0)
     keep_queue_frames: int = Field(default=8, ge=1)
     near_threshold_margin: float = Field(default=0.1, ge=0, le=1)
     probation_verdicts: int = Field(default=20, ge=1)
@@ -49,6 +52,7 @@ class AgentConfig(BaseModel):
     hub: str
     enrolment: Enrolment
     camera: str | None = None
+    camera_settings: CameraSettings = CameraSettings()
     interval_seconds: float = Field(default=0.0, ge=0)
     takt_seconds: float | None = Field(default=None, gt=0)
     threads: int = Field(default=1, ge=1)

@@ -1,67 +1,72 @@
-"""The agent's one SQLite file: schema, connection, transactions.
+"""The agent's one SQLite file: connections and transactions (`migrations.py` has the schema).
 
-Invariants: WAL with `synchronous=FULL`, so a committed transaction survives a power cut; one connection behind one lock,
-so a transaction of one thread never holds another's half; counters change in the transaction that changes their rows.
+Invariants: WAL with `synchronous=FULL`, so a committed transaction survives a power cut; one writing connection behind one
+lock, so a transaction of one thread never holds another's half; counters change in the transaction that changes their
+rows. Readers have a connection of their own and never wait for a writer. What may be lost in a power cut because it would
+only be done again (a mark that something was sent) is written with `durable=False`: still whole, but nobody waits for the
+disk. The write-ahead log is folded back by `checkpoint`, on a background thread, not by whoever commits.
 """
 
+import shutil
 import sqlite3
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from edge_agent.errors import DeviceError
+from edge_agent.migrations import migrate
 
 DATABASE_NAME = "journal.db"
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS verdicts (
-    row INTEGER PRIMARY KEY AUTOINCREMENT,
-    id TEXT NOT NULL UNIQUE,
-    part TEXT NOT NULL,
-    decision TEXT NOT NULL,
-    body BLOB NOT NULL,
-    state TEXT NOT NULL CHECK (state IN ('open', 'sealed', 'uploaded', 'refused', 'evicted'))
-);
-CREATE INDEX IF NOT EXISTS verdicts_by_state ON verdicts (state, row);
-CREATE TABLE IF NOT EXISTS pictures (
-    row INTEGER PRIMARY KEY AUTOINCREMENT,
-    verdict_id TEXT NOT NULL UNIQUE,
-    sha256 TEXT NOT NULL,
-    length INTEGER NOT NULL,
-    why TEXT NOT NULL,
-    priority INTEGER NOT NULL,
-    refused INTEGER NOT NULL DEFAULT 0
-);
-CREATE INDEX IF NOT EXISTS pictures_by_sha256 ON pictures (sha256);
-CREATE TABLE IF NOT EXISTS delivered (
-    source TEXT NOT NULL, name TEXT NOT NULL, PRIMARY KEY (source, name)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS by_digest (digest TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
-"""
+_WAIT_SECONDS = 10.0
+_LONGEST_LOG_PAGES = 20_000  # 80 MB: only where nobody calls `checkpoint`
+_FULL_BELOW_BYTES = 1024 * 1024
+T = TypeVar("T")
+
+
+class _FullError(DeviceError):
+    """There was no room for a transaction: worth another try when there is."""
 
 
 class Database:
-    """An open journal file. Close it."""
+    """An open journal file. Close it. ``relief`` makes room on a full disk and says whether it could."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._lock = threading.RLock()
+        self._reading = threading.RLock()
+        self._checkpointing = threading.Lock()
+        self.relief: Callable[[], bool] = lambda: False
+        self._connection, self._reader, self._checkpointer = (_open(path) for _ in range(3))
         try:
-            self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
-            self._connection.execute("PRAGMA journal_mode=WAL")
-            self._connection.execute("PRAGMA synchronous=FULL")
-            self._connection.executescript(_SCHEMA)
+            self._prepare()
         except sqlite3.Error as error:
+            self.close()
             raise DeviceError(
-                f"journal {path} cannot be opened: {error}; check the disk, or move the file away to begin a new one"
+                f"journal {path} cannot be opened: {error}; is the disk full, read-only or broken? "
+                "Otherwise move the file away to begin a new one"
             ) from error
+        except DeviceError:
+            self.close()
+            raise
+
+    def _prepare(self) -> None:
+        self._connection.execute("PRAGMA journal_mode=WAL")
+        self._connection.execute("PRAGMA synchronous=FULL")
+        self._connection.execute(f"PRAGMA wal_autocheckpoint={_LONGEST_LOG_PAGES}")
+        migrate(self._connection)
+        self._reader.execute("PRAGMA query_only=ON")
+        self._reader.execute("SELECT COUNT(*) FROM counters").fetchone()
 
     @contextmanager
-    def write(self) -> Iterator[sqlite3.Connection]:
-        """One durable transaction: committed on success, undone on error. DeviceError when the disk refuses."""
+    def write(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
+        """One transaction: committed on success, undone on error. DeviceError when the disk refuses."""
         with self._lock:
             try:
+                if not durable:
+                    self._connection.execute("PRAGMA synchronous=NORMAL")
                 self._connection.execute("BEGIN IMMEDIATE")
                 yield self._connection
                 self._connection.execute("COMMIT")
@@ -70,29 +75,90 @@ class Database:
                 raise
             except sqlite3.Error as error:
                 self._undo()
-                raise DeviceError(f"journal cannot be written: {error}; is the disk full or read-only?") from error
+                kind = _FullError if self._is_full(error) else DeviceError
+                raise kind(f"journal cannot be written: {error}; is the disk full or read-only?") from error
             except BaseException:
                 self._undo()
                 raise
+            finally:
+                if not durable:
+                    self._connection.execute("PRAGMA synchronous=FULL")
+
+    def commit(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """``work`` in one durable transaction; when the disk is full, room is made and it is tried once more.
+
+        DeviceError when that did not help either.
+        """
+        try:
+            return self._once(work)
+        except _FullError:
+            if not self.relief():  # outside the lock: it writes too, and may wait for another thread that does
+                raise
+            return self._once(work)
+
+    def _once(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        with self.write() as db:
+            return work(db)
 
     def _undo(self) -> None:
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
 
+    def _is_full(self, error: sqlite3.Error) -> bool:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code == sqlite3.SQLITE_IOERR:  # what growing the shared index file gives on a full disk
+            return shutil.disk_usage(self._path.parent).free < _FULL_BELOW_BYTES
+        return code == sqlite3.SQLITE_FULL
+
+    @contextmanager
+    def snapshot(self) -> Iterator[sqlite3.Connection]:
+        """Several short queries on one state of the file."""
+        with self._reading:
+            self._reader.execute("BEGIN")
+            try:
+                yield self._reader
+            finally:
+                self._reader.execute("COMMIT")
+
+    @contextmanager
+    def apart(self) -> Iterator[sqlite3.Connection]:
+        """One state of the file over a connection of its own, for what takes long."""
+        with closing(_open(self._path)) as db:
+            db.execute("PRAGMA query_only=ON")
+            db.execute("BEGIN")
+            yield db
+
     def read(self, sql: str, parameters: tuple[object, ...] = ()) -> list[tuple[object, ...]]:
         """All rows of a query."""
-        with self._lock:
-            return self._connection.execute(sql, parameters).fetchall()
+        with self._reading:
+            return self._reader.execute(sql, parameters).fetchall()
 
     def number(self, sql: str, parameters: tuple[object, ...] = ()) -> int:
         """The single integer of a query (0 for NULL or no row)."""
         rows = self.read(sql, parameters)
         return int(str(rows[0][0])) if rows and rows[0][0] is not None else 0
 
+    def checkpoint(self) -> None:
+        """Fold the write-ahead log back into the file, where nobody is in the way. DeviceError when the disk refuses."""
+        with self._checkpointing:
+            try:
+                self._checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            except sqlite3.Error as error:
+                raise DeviceError(f"journal cannot be folded back: {error}; is the disk full?") from error
+
     def close(self) -> None:
         """Close the file."""
-        with self._lock:
+        with self._lock, self._reading, self._checkpointing:
+            self._checkpointer.close()
+            self._reader.close()
             self._connection.close()
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    try:
+        return sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=_WAIT_SECONDS)
+    except sqlite3.Error as error:
+        raise DeviceError(f"journal {path} cannot be opened: {error}; is the disk read-only or the folder gone?") from error
 
 
 def count(connection: sqlite3.Connection, name: str, by: int = 1) -> None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from edge_agent.camera.opening import CameraSettings
 from edge_agent.config import CONFIG_NAME, AgentConfig, load_config, write_config
 from edge_agent.errors import UsageError
 from edge_agent.shelf import INSTALLED_NAME
@@ -18,6 +19,7 @@ def enrol(
     *,
     state: Path,
     camera: str | None,
+    unsafe: bool = False,
     force: bool,
 ) -> Path:
     """Ask the hub for this device's secret and whom to believe; write `agent.json`. UsageError when already enrolled.
@@ -33,7 +35,9 @@ def enrol(
     enrolment = transport.enrol(code, device, station)
     if before is None or before.trust != enrolment.trust:
         (state / INSTALLED_NAME).unlink(missing_ok=True)
-    return write_config(state, AgentConfig(hub=hub, enrolment=enrolment, camera=camera))
+    return write_config(
+        state, AgentConfig(hub=hub, enrolment=enrolment, camera=camera, camera_settings=CameraSettings(unsafe=unsafe))
+    )
 
 
 def _enrolment_of(state: Path) -> Enrolment | None:

@@ -7,6 +7,7 @@ AgentError
 |- BundleError      these very bytes are wrong and will stay wrong: the release engineer
 |  `- TrustError    bytes nobody vouches for: refused before anything in them is parsed
 |- ModelError       the model did not answer as its contract says: an ERROR verdict, counted against its bundle
+|- MisfitError      recipe, model and frame do not fit: an ERROR verdict that says nothing against the bundle alone
 `- HubError         the hub is unreachable or answers nonsense: tried again later
    `- HubRefusalError   the hub will never take this item: moved aside and counted
 """
@@ -38,6 +39,10 @@ class TrustError(BundleError):
 
 class ModelError(AgentError):
     """The model failed, or its output breaks the contract."""
+
+
+class MisfitError(AgentError):
+    """Recipe, model and frame do not fit one another."""
 
 
 class HubError(AgentError):

@@ -8,9 +8,12 @@ import time
 import uuid
 from dataclasses import dataclass, replace
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edge_agent.bundle import Bundle
 from edge_agent.camera import Frame
-from edge_agent.errors import ModelError
+from edge_agent.errors import MisfitError, ModelError
 from edge_agent.judge import Judgement, cut, judge, tiles_of, why_keep
 from edge_agent.pictures import Image
 from edge_agent.runtime import Runtime
@@ -37,12 +40,13 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Active:
-    """Everything one trigger needs to know, taken once. ``loaded`` None is HOLD."""
+    """Everything one trigger needs to know, taken once. ``loaded`` None is HOLD; ``challenger`` answers nobody."""
 
     loaded: Loaded | None
     mode: Mode
     audit_share: float = 0.0
     near_margin: float = 0.1
+    challenger: Loaded | None = None
 
 
 @dataclass(frozen=True)
@@ -57,12 +61,14 @@ class Identity:
 
 @dataclass(frozen=True)
 class Inspected:
-    """A verdict, why its picture is kept (None: it is not), whether the bundle itself failed, whether it came too late."""
+    """A verdict, why its picture is kept (None: it is not), whether the bundle itself failed, whether it came too late;
+    the defect map (float32 ``[h, w]`` in [0, 1], over the inspected region) for who looks on."""
 
     verdict: Verdict
     why: str | None = None
     bundle_failed: bool = False
     late: bool = False
+    defect_map: NDArray[np.float32] | None = None
 
 
 def verdict_id(device: str, boot: str, sequence: int) -> str:
@@ -71,7 +77,7 @@ def verdict_id(device: str, boot: str, sequence: int) -> str:
 
 
 def infer_and_judge(image: Image, loaded: Loaded) -> tuple[Judgement, dict[str, float]]:
-    """Judge a frame, with milliseconds per stage. ModelError when model, recipe and frame do not fit."""
+    """Judge a frame, with milliseconds per stage. MisfitError when model, recipe and frame do not fit; ModelError."""
     started = time.perf_counter()
     try:
         tiles = tiles_of(image.shape[0], image.shape[1], loaded.recipe)
@@ -79,7 +85,7 @@ def infer_and_judge(image: Image, loaded: Loaded) -> tuple[Judgement, dict[str, 
         inferred = time.perf_counter()
         judgement = judge(answer, tiles, loaded.bundle.manifest.classes, loaded.recipe)
     except (KeyError, ValueError) as error:
-        raise ModelError(f"recipe, model and frame do not fit: {error}") from error
+        raise MisfitError(f"recipe, model and frame do not fit: {error}") from error
     judged = time.perf_counter()
     return judgement, {"infer": (inferred - started) * 1e3, "judge": (judged - inferred) * 1e3}
 
@@ -116,14 +122,18 @@ def inspect(
 
 
 def in_time(inspected: Inspected, took_seconds: float, takt_seconds: float | None) -> Inspected:
-    """The same, or ERROR when it took longer than the takt: the part has gone, and nobody heard the answer in time."""
+    """The same, or ERROR when it took longer than the takt: the part has gone, and nobody heard the answer in time.
+
+    A bundle whose inference alone takes longer has failed; a camera or a trigger that was slow says nothing about it.
+    """
     if takt_seconds is None or took_seconds <= takt_seconds:
         return inspected
     reason = f"late: {took_seconds:.3f} s of a takt of {takt_seconds:g} s"
     if inspected.verdict.reason is not None:
         reason = f"{reason}; {inspected.verdict.reason}"
     verdict = inspected.verdict.model_copy(update={"decision": Decision.ERROR, "reason": reason})
-    return replace(inspected, verdict=verdict, late=True)
+    too_slow = verdict.timings_ms.get("infer", 0.0) > takt_seconds * 1e3
+    return replace(inspected, verdict=verdict, late=True, bundle_failed=inspected.bundle_failed or too_slow)
 
 
 def _judged(blank: Verdict, image: Image, active: Active, loaded: Loaded, started: float) -> Inspected:
@@ -134,8 +144,9 @@ def _judged(blank: Verdict, image: Image, active: Active, loaded: Loaded, starte
     }
     try:
         judgement, stages = infer_and_judge(image, loaded)
-    except ModelError as error:
-        return Inspected(blank.model_copy(update=made_by | {"reason": str(error)}), bundle_failed=True)
+    except (ModelError, MisfitError) as error:
+        failed = blank.model_copy(update=made_by | {"reason": str(error)})
+        return Inspected(failed, bundle_failed=isinstance(error, ModelError))
     total = blank.timings_ms["decode"] + (time.perf_counter() - started) * 1e3
     timings = blank.timings_ms | {k: round(v, 3) for k, v in (stages | {"total": total}).items()}
     verdict = blank.model_copy(
@@ -156,4 +167,4 @@ def _judged(blank: Verdict, image: Image, active: Active, loaded: Loaded, starte
         audit_share=active.audit_share,
         margin=active.near_margin,
     )
-    return Inspected(verdict, why)
+    return Inspected(verdict, why, defect_map=judgement.defect_map)

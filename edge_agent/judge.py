@@ -34,11 +34,12 @@ _MAP_FLOOR = 0.1
 
 @dataclass(frozen=True)
 class Judgement:
-    """What was decided about one frame."""
+    """What was decided about one frame. ``defect_map`` float32 ``[h, w]`` in [0, 1] covers the inspected region."""
 
     outcome: Outcome
     scores: dict[str, float]
     regions: list[Box]
+    defect_map: NDArray[np.float32]
 
 
 def _starts(length: int, count: int, overlap: int) -> tuple[int, list[int]]:
@@ -99,6 +100,21 @@ def _largest(stats: NDArray[np.int32], count: int) -> list[int]:
     return ranked[:MAX_REGIONS]
 
 
+def whole_map(maps: NDArray[np.float32], tiles: Sequence[Region]) -> NDArray[np.float32]:
+    """One map over all tiles, float32 ``[h, w]``; where tiles overlap the higher value stands."""
+    if len(tiles) == 1:
+        return np.asarray(maps[0], np.float32)
+    left, top = min(t.x for t in tiles), min(t.y for t in tiles)
+    down, across = maps.shape[1] / tiles[0].height, maps.shape[2] / tiles[0].width  # cells per pixel
+    corners = [(round((t.y - top) * down), round((t.x - left) * across)) for t in tiles]
+    height, width = (max(c[i] for c in corners) + maps.shape[i + 1] for i in (0, 1))
+    canvas = np.zeros((height, width), np.float32)
+    for one, (y, x) in zip(maps, corners, strict=True):
+        area = canvas[y : y + one.shape[0], x : x + one.shape[1]]
+        np.maximum(area, one, out=area)
+    return canvas
+
+
 def judge(answer: Inference, tiles: Sequence[Region], classes: Sequence[str], recipe: Recipe) -> Judgement:
     """Judge one frame from its tiles' answers. KeyError when the recipe names a class the model does not know."""
     scores = [dict(zip(classes, map(float, row), strict=True)) for row in answer.scores]
@@ -109,7 +125,7 @@ def judge(answer: Inference, tiles: Sequence[Region], classes: Sequence[str], re
         key=lambda s: defect_score(s, recipe.good_class),
     )
     chosen = decide(shown, recipe)
-    return Judgement(chosen, shown, _regions(answer, tiles, outcomes))
+    return Judgement(chosen, shown, _regions(answer, tiles, outcomes), whole_map(answer.defect_maps, tiles))
 
 
 def _regions(answer: Inference, tiles: Sequence[Region], outcomes: Sequence[Outcome]) -> list[Box]:

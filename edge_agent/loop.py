@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from edge_agent.camera import Camera
 from edge_agent.capturing import capture
+from edge_agent.challenging import Challenging
 from edge_agent.errors import DeviceError
 from edge_agent.inspecting import Identity, in_time, inspect
 from edge_agent.journal import Journal
@@ -35,6 +36,7 @@ class Station:
     signal: Signal
     journal: Journal
     keeper: Keeper
+    challenging: Challenging
     updater: Updater
     watcher: Watcher
     camera_deadline_seconds: float
@@ -66,11 +68,15 @@ def _one(station: Station, request: Request, sequence: int) -> None:
     frame = capture(station.camera, request, deadline_seconds=station.camera_deadline_seconds)
     active = station.updater.active
     inspected = inspect(frame, active, station.who, sequence, purpose=station.watcher.purpose)
-    inspected = in_time(inspected, time.monotonic() - request.at, station.takt_seconds)
+    spent = time.monotonic() - request.at
+    inspected = in_time(inspected, spent, station.takt_seconds)
     verdict, why = inspected.verdict, inspected.why if frame.image is not None else None
-    station.journal.record(verdict, source=frame.source, sealed=why is None, late=inspected.late)
+    challenger = station.challenging.choose(verdict, active.challenger, spent)
+    station.journal.record(verdict, source=frame.source, sealed=why is None and challenger is None, late=inspected.late)
     tell(lambda: station.signal.tell(verdict))
-    if frame.image is not None and why is not None:
+    if frame.image is not None and challenger is not None:
+        station.challenging.offer(verdict, frame.image, why, challenger)
+    elif frame.image is not None and why is not None:
         station.keeper.offer(verdict, frame.image, why, wait=station.camera.patient)
     station.updater.note(inspected)
     station.watcher.seen(frame, inspected)

@@ -1,20 +1,29 @@
-"""The outbox: chosen pictures wait here for the hub. Bounded, and it says what it dropped.
+"""The outbox: chosen pictures wait here for the hub, and stay as long as there is room. Bounded; says what it dropped.
 
-Invariants: a picture's bytes are on the disk before its row is, and its row before the verdict is sealed; a file is
-deleted only when no row needs it; when space is short pictures go before verdicts, the least telling and oldest first
-(`collect` < `near_threshold` < `inconclusive` < `audit` < `ng`), and every one is counted as evicted.
+Invariants:
+* A picture's bytes are on the disk before its row is, and its row before the verdict is sealed.
+* Room is made before anything is written: the least telling and oldest go first (`ranks.py`), never for something less
+  telling than they are, each counted. What is left free belongs to the journal and to updates.
+* `pending` becomes `sent` after a receipt only; a sent picture stays for `replay` until its room is needed. `refused` ones
+  are set aside for people and count as evicted.
+* A file goes before its row: on a full disk there may be no room to write down that it goes. `sweep` settles what a crash
+  between the two leaves.
 """
 
 import shutil
+import sqlite3
 import threading
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from edge_agent.database import Database, count
+from edge_agent.errors import DeviceError
 from edge_agent.files import write_durably
+from edge_agent.ranks import HIGHEST, SENT, SET_ASIDE, rank_of
 from inspection.contracts import sha256_hex
 
-PRIORITIES = {"collect": 0, "near_threshold": 1, "inconclusive": 2, "audit": 3, "ng": 4}
+_GONE_AS = {"pending": "evicted", "refused": "evicted", "sent": "gone_uploaded"}
 
 
 @dataclass(frozen=True)
@@ -26,96 +35,173 @@ class PendingPicture:
     why: str
     path: Path
 
+    @property
+    def key(self) -> str:
+        """Its name in a lane."""
+        return self.verdict_id
+
 
 class Outbox:
     """Pictures as files named by their SHA-256, with one row per verdict that wants one."""
 
-    def __init__(self, database: Database, folder: Path, *, max_bytes: int, min_free_bytes: int) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+    def __init__(
+        self, database: Database, folder: Path, *, max_bytes: int, min_free_bytes: int, reserve_bytes: int = 0
+    ) -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DeviceError(f"{folder} cannot be made: {error.strerror}; is the disk full or read-only?") from error
         self._database = database
         self._folder = folder
         self._max_bytes = max_bytes
-        self._min_free = min_free_bytes
+        self._leave_free = min_free_bytes + reserve_bytes
         self._files = threading.RLock()  # a file must not be deleted between being found and being named by a row
+        self._bytes: int | None = None
 
     def put(self, verdict_id: str, png: bytes, why: str) -> str:
-        """Store a picture durably, evicting what matters less when space is short. Returns its SHA-256."""
+        """Store a picture durably. Returns its SHA-256. DeviceError when there is no room, or the disk refuses."""
         digest = sha256_hex(png)
         path = self._path(digest)
         with self._files:
-            if not path.exists():
-                write_durably(path, png)
-            with self._database.write() as db:
-                db.execute(
-                    "INSERT INTO pictures (verdict_id, sha256, length, why, priority) VALUES (?, ?, ?, ?, ?)",
-                    (verdict_id, digest, len(png), why, PRIORITIES[why]),
-                )
-                count(db, "stored")
-            self._make_room()
+            known = path.exists()
+            if not known:
+                self._write(path, png, rank_of(why))
+            try:
+                self._database.commit(lambda db: _add(db, verdict_id, digest, len(png), why))
+            except BaseException:
+                if not known:
+                    path.unlink(missing_ok=True)
+                raise
+            self._bytes = self.stored_bytes() if known else self.stored_bytes() + len(png)
         return digest
 
-    def pending(self, limit: int) -> list[PendingPicture]:
-        """The oldest pictures whose verdict has been uploaded, most telling first."""
+    def _write(self, path: Path, png: bytes, rank: int) -> None:
+        if not self.make_room(len(png), rank):
+            raise DeviceError(f"no room for a picture of {len(png)} bytes: {self.free_disk_bytes()} bytes are free")
+        try:
+            write_durably(path, png)
+        except OSError as error:
+            raise DeviceError(f"picture cannot be written to {self._folder}: {error.strerror}") from error
+
+    def pending(self, limit: int, without: Collection[str] = ()) -> list[PendingPicture]:
+        """The oldest pictures whose verdict has been uploaded, most telling first; not those of verdicts ``without``."""
         rows = self._database.read(
             "SELECT p.verdict_id, p.sha256, p.why FROM pictures p LEFT JOIN verdicts v ON v.id = p.verdict_id "
-            "WHERE p.refused = 0 AND (v.id IS NULL OR v.state = 'uploaded') ORDER BY p.priority DESC, p.row LIMIT ?",
-            (limit,),
+            "WHERE p.state = 'pending' AND (v.id IS NULL OR v.state = 'uploaded') ORDER BY p.rank DESC, p.row LIMIT ?",
+            (limit + len(without),),
         )
-        return [PendingPicture(str(v), str(s), str(w), self._path(str(s))) for v, s, w in rows]
+        found = [PendingPicture(str(v), str(s), str(w), self._path(str(s))) for v, s, w in rows if str(v) not in without]
+        return found[:limit]
 
-    def delete_uploaded(self, verdict_id: str) -> None:
-        """After a receipt with the right digest: the local copy goes."""
-        self._drop(verdict_id, "uploaded")
+    def mark_sent(self, verdict_id: str) -> None:
+        """After a receipt with the right digest: the local copy may go when its room is needed."""
+        with self._database.write(durable=False) as db:  # a mark that a power cut takes is sent again, and is not new there
+            db.execute(
+                "UPDATE pictures SET state = 'sent', rank = ? WHERE verdict_id = ? AND state = 'pending'",
+                (SENT, verdict_id),
+            )
 
     def set_aside(self, verdict_id: str) -> None:
-        """The hub will never take it, or its file is gone: counted, never sent again, the file left for people."""
+        """The hub will not take it, or its file is damaged: not sent before `Journal.requeue`, the file left for people."""
         with self._database.write() as db:
             changed = db.execute(
-                "UPDATE pictures SET refused = 1 WHERE verdict_id = ? AND refused = 0", (verdict_id,)
+                "UPDATE pictures SET state = 'refused', rank = ? WHERE verdict_id = ? AND state = 'pending'",
+                (SET_ASIDE, verdict_id),
             ).rowcount
-            count(db, "evicted", changed)
             count(db, "refused", changed)
+
+    def picture_of(self, verdict_id: str) -> Path | None:
+        """The file of a verdict's picture, waiting or sent, or None when it is not here any more."""
+        rows = self._database.read("SELECT sha256 FROM pictures WHERE verdict_id = ?", (verdict_id,))
+        path = self._path(str(rows[0][0])) if rows else None
+        return path if path is not None and path.exists() else None
 
     def depth(self) -> int:
         """Pictures waiting."""
-        return self._database.number("SELECT COUNT(*) FROM pictures WHERE refused = 0")
+        return self._database.number("SELECT COUNT(*) FROM pictures WHERE state = 'pending'")
 
     def stored_bytes(self) -> int:
         """Bytes of all pictures here (one file counted once)."""
-        return self._database.number("SELECT SUM(length) FROM (SELECT DISTINCT sha256, length FROM pictures)")
+        if self._bytes is None:
+            self._bytes = self._database.number("SELECT SUM(length) FROM (SELECT DISTINCT sha256, length FROM pictures)")
+        return self._bytes
 
     def free_disk_bytes(self) -> int:
         """Free bytes on the outbox's disk."""
         return shutil.disk_usage(self._folder).free
 
+    def make_room(self, length: int, rank: int = HIGHEST) -> bool:
+        """Evict pictures of at most ``rank`` until ``length`` more bytes fit within the bounds.
+
+        False when they do not, and then nothing was evicted in vain.
+        """
+        lacking = self._lacking(length)
+        if lacking > 0 and lacking > self._evictable(rank):
+            return False
+        while self._lacking(length) > 0:
+            if not self._evict_one(rank):
+                return False
+        return True
+
+    def shed(self, length: int) -> bool:
+        """Evict pictures until ``length`` bytes are gone, whatever the bounds: the journal needs them. False: none left."""
+        before = self.stored_bytes()
+        while before - self.stored_bytes() < length and self._evict_one(HIGHEST):
+            pass
+        return self.stored_bytes() < before
+
     def sweep(self) -> int:
-        """At start: files that no row names (a crash between file and row) are deleted. Returns how many."""
-        known = {f"{row[0]}.png" for row in self._database.read("SELECT DISTINCT sha256 FROM pictures")}
-        strays = [path for path in self._folder.iterdir() if path.name not in known]
-        for path in strays:
-            path.unlink()
-        return len(strays)
+        """At start: files without a row and rows without a file (a crash between the two) are dropped. Returns how many."""
+        rows = self._database.read("SELECT verdict_id, sha256 FROM pictures")
+        names = {f"{sha256}.png" for _, sha256 in rows}
+        here = {path.name for path in self._folder.iterdir()}
+        for name in here - names:
+            (self._folder / name).unlink()
+        lost = [str(verdict_id) for verdict_id, sha256 in rows if f"{sha256}.png" not in here]
+        for verdict_id in lost:
+            self._drop(verdict_id)
+        return len(here - names) + len(lost)
 
     def _path(self, digest: str) -> Path:
         return self._folder / f"{digest}.png"
 
-    def _make_room(self) -> None:
-        while self.stored_bytes() > self._max_bytes or self.free_disk_bytes() < self._min_free:
-            rows = self._database.read("SELECT verdict_id FROM pictures ORDER BY refused DESC, priority, row LIMIT 1")
+    def _lacking(self, length: int) -> int:
+        """How many bytes must go so that ``length`` more fit; not above 0: none."""
+        return length + max(self.stored_bytes() - self._max_bytes, self._leave_free - self.free_disk_bytes())
+
+    def _evictable(self, rank: int) -> int:
+        return self._database.number("SELECT SUM(length) FROM pictures WHERE rank <= ?", (rank,))
+
+    def _evict_one(self, rank: int) -> bool:
+        """Drop the least telling picture, if it ranks no higher than ``rank``. False when there is none."""
+        rows = self._database.read("SELECT verdict_id FROM pictures WHERE rank <= ? ORDER BY rank, row LIMIT 1", (rank,))
+        if rows:
+            self._drop(str(rows[0][0]))
+        return bool(rows)
+
+    def _drop(self, verdict_id: str) -> None:
+        """Delete a picture's file, unless another row needs it, and its row, counted as what it was."""
+        with self._files:
+            rows = self._database.read(
+                "SELECT sha256, length, (SELECT COUNT(*) FROM pictures o WHERE o.sha256 = p.sha256) FROM pictures p "
+                "WHERE verdict_id = ?",
+                (verdict_id,),
+            )
             if not rows:
                 return
-            self._drop(str(rows[0][0]), "evicted")
-
-    def _drop(self, verdict_id: str, counter: str) -> None:
-        """Delete a row and, when nobody else needs it, its file. The row goes first: `sweep` finds a stray file."""
-        with self._files:
-            with self._database.write() as db:
-                row = db.execute("SELECT sha256, refused FROM pictures WHERE verdict_id = ?", (verdict_id,)).fetchone()
-                if row is None:
-                    return
+            digest, length, needed_by = str(rows[0][0]), int(str(rows[0][1])), rows[0][2]
+            if needed_by == 1:
+                self._path(digest).unlink(missing_ok=True)
+                self._bytes = self.stored_bytes() - length
+            with self._database.write(durable=False) as db:
+                state = db.execute("SELECT state FROM pictures WHERE verdict_id = ?", (verdict_id,)).fetchone()[0]
                 db.execute("DELETE FROM pictures WHERE verdict_id = ?", (verdict_id,))
-                if not row[1]:  # what the hub refused was counted when it was set aside
-                    count(db, counter)
-                others = db.execute("SELECT COUNT(*) FROM pictures WHERE sha256 = ?", (row[0],)).fetchone()[0]
-            if not others:
-                self._path(row[0]).unlink(missing_ok=True)
+                count(db, _GONE_AS[state])
+
+
+def _add(db: sqlite3.Connection, verdict_id: str, digest: str, length: int, why: str) -> None:
+    db.execute(
+        "INSERT INTO pictures (verdict_id, sha256, length, why, rank, state) VALUES (?, ?, ?, ?, ?, 'pending')",
+        (verdict_id, digest, length, why, rank_of(why)),
+    )
+    count(db, "stored")

@@ -1,6 +1,6 @@
 """Asks the hub what to run, and tells it how this device is: every few seconds, whatever else happens."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 from edge_agent.camera import Camera
@@ -29,6 +29,7 @@ class Poller:
         *,
         every_seconds: float,
         other_failures: Callable[[], list[str]],
+        machine: Mapping[str, str] | None = None,
     ) -> None:
         self._who = who
         self._transport = transport
@@ -38,6 +39,7 @@ class Poller:
         self._camera = camera
         self._every = every_seconds
         self._other_failures = other_failures
+        self._machine = dict(machine or {})
         self.worker = Worker("poller", self._step)
 
     def _step(self) -> float:
@@ -59,7 +61,8 @@ class Poller:
     def report(self) -> Report:
         """What this process says of itself now."""
         updater = self._updater
-        loaded = updater.active.loaded
+        active = updater.active
+        loaded, challenger = active.loaded, active.challenger
         troubles = [updater.problem, self.worker.failure, *self._other_failures()]
         return Report(
             device=self._who.device,
@@ -67,7 +70,7 @@ class Poller:
             boot=self._who.boot,
             at=datetime.now(UTC),
             state=updater.state,
-            mode=updater.active.mode,
+            mode=active.mode,
             assignment_serial=updater.installed.seen_serial,
             bundle_digest=loaded.digest if loaded else None,
             recipe_digest=loaded.recipe.digest if loaded else None,
@@ -76,6 +79,9 @@ class Poller:
             outbox_depth=self._outbox.depth(),
             free_disk_bytes=self._outbox.free_disk_bytes(),
             camera=self._camera.health(),
+            machine=self._machine,
+            challenger_digest=challenger.digest if challenger else None,
+            counters=self._journal.counters(),
             last_error="; ".join(t for t in troubles if t) or None,
             refused=updater.refused,
             agent_version=AGENT_VERSION,

@@ -59,9 +59,9 @@ def replay(
         yield inspect(frame, active, who, sequence).verdict
 
 
-def read_recipe(path: Path) -> Recipe:
-    """A recipe from a JSON file. UsageError when it is none."""
+def read_recipe(data: bytes) -> Recipe:
+    """A recipe from JSON. UsageError when it is none."""
     try:
-        return Recipe.parse(path.read_bytes())
+        return Recipe.parse(data)
     except ValidationError as error:
-        raise UsageError(f"{path} is not a recipe: {error}") from error
+        raise UsageError(f"this is not a recipe: {error}") from error

@@ -1,7 +1,7 @@
 """The self-test: a bundle's own pictures, on this device's own runtime, before it may decide anything."""
 
 from edge_agent.bundle import Bundle
-from edge_agent.errors import BundleError, ModelError, PictureError
+from edge_agent.errors import BundleError, MisfitError, ModelError, PictureError
 from edge_agent.inspecting import Loaded, infer_and_judge
 from edge_agent.pictures import decode
 from edge_agent.runtime import Runtime
@@ -24,7 +24,7 @@ def _difference(case: SelfTestCase, loaded: Loaded) -> str | None:
     try:
         image = decode(loaded.bundle.files[case.path], max_bytes=_MAX_BYTES, max_pixels=_MAX_PIXELS)
         judgement, _ = infer_and_judge(image, loaded)
-    except (PictureError, ModelError) as error:
+    except (PictureError, ModelError, MisfitError) as error:
         return str(error)
     if judgement.outcome.decision is not case.decision:
         return f"decided {judgement.outcome.decision}, expected {case.decision}"

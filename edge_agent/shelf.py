@@ -8,6 +8,7 @@ under its digest only complete, with its signed release beside it; what neither 
 
 import shutil
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -16,16 +17,29 @@ from edge_agent.files import sync_folder, write_durably
 from inspection.contracts import TargetKind
 
 INSTALLED_NAME = "installed.json"
+SEEN_NAME = "seen.json"
 
 
 class Slot(BaseModel):
-    """What runs, or ran: digests of bundle and recipe (None: the bundle's own), and the signed assignment that asked."""
+    """What runs, or ran: digests of bundle, recipe (None: the bundle's own) and challenger, and the signed assignment
+    that asked."""
 
     model_config = ConfigDict(frozen=True)
 
     bundle: str | None = None
     recipe: str | None = None
+    challenger: str | None = None
     assignment: str
+
+
+class SeenSerial(BaseModel):
+    """The newest assignment this device has seen, kept apart from `installed.json`: when that is lost, a replayed older
+    assignment must still be refused."""
+
+    model_config = ConfigDict(frozen=True)
+
+    seen_serial: int = 0
+    seen_payload: str | None = None
 
 
 class Installed(BaseModel):
@@ -39,9 +53,13 @@ class Installed(BaseModel):
     previous: Slot | None = None
     probation: bool = False
     starts_in_probation: int = 0
+    started_on: str | None = None  # the kernel's boot id at the last start: a new one means power cut, not crash
     trying: str | None = None
     tries: int = 0
     refused: dict[str, str] = {}
+
+
+_Kept = TypeVar("_Kept", bound=BaseModel)
 
 
 class Shelf:
@@ -55,20 +73,34 @@ class Shelf:
         self._staging.mkdir(exist_ok=True)
 
     def installed(self) -> Installed:
-        """Read `installed.json`; a fresh one when there is none. DeviceError when it is damaged."""
-        path = self._state / INSTALLED_NAME
+        """Read `installed.json`; when there is none, a fresh one that knows the newest serial all the same.
+
+        DeviceError when it is damaged.
+        """
+        return self._read(INSTALLED_NAME, Installed) or self.blank()
+
+    def blank(self) -> Installed:
+        """Nothing installed, but the newest serial known. DeviceError when that is damaged too."""
+        seen = self._read(SEEN_NAME, SeenSerial) or SeenSerial()
+        return Installed(seen_serial=seen.seen_serial, seen_payload=seen.seen_payload)
+
+    def remember(self, installed: Installed) -> None:
+        """Replace `installed.json` durably, and before it what was seen."""
+        seen = SeenSerial(seen_serial=installed.seen_serial, seen_payload=installed.seen_payload)
+        if self._read(SEEN_NAME, SeenSerial) != seen:
+            write_durably(self._state / SEEN_NAME, seen.model_dump_json(indent=1).encode())
+        write_durably(self._state / INSTALLED_NAME, installed.model_dump_json(indent=1).encode())
+
+    def _read(self, name: str, kind: type[_Kept]) -> _Kept | None:
+        path = self._state / name
         try:
-            return Installed.model_validate_json(path.read_bytes())
+            return kind.model_validate_json(path.read_bytes())
         except FileNotFoundError:
-            return Installed()
+            return None
         except (OSError, ValidationError) as error:
             raise DeviceError(
                 f"{path} is damaged: {error}; check the disk, then delete it: the hub assigns again"
             ) from error
-
-    def remember(self, installed: Installed) -> None:
-        """Replace `installed.json` durably."""
-        write_durably(self._state / INSTALLED_NAME, installed.model_dump_json(indent=1).encode())
 
     def staging_file(self, digest: str) -> Path:
         """Where a download may grow."""
@@ -105,7 +137,7 @@ class Shelf:
 
     def tidy(self, *slots: Slot | None) -> None:
         """Delete targets that no slot names, and leftovers of downloads."""
-        bundles = {slot.bundle for slot in slots if slot}
+        bundles = {digest for slot in slots if slot for digest in (slot.bundle, slot.challenger)}
         recipes = {slot.recipe for slot in slots if slot}
         for kind, wanted in ((TargetKind.BUNDLE, bundles), (TargetKind.RECIPE, recipes)):
             for path in self._folder(kind).iterdir():

@@ -36,12 +36,15 @@ class Worker:
         """Record what is wrong (or None: all is well again)."""
         self.failure = failure
 
+    def attempt(self) -> float:
+        """One step now, on the caller's thread, whatever comes of it. Returns how long to wait before the next."""
+        try:
+            return self._step()
+        except Exception as error:  # the one supervised place: recorded, reported, tried again
+            self.failure = f"{self._thread.name}: {type(error).__name__}: {error}"
+            log.exception("background step failed", extra={"worker": self._thread.name})
+            return _PAUSE_AFTER_ERROR_SECONDS
+
     def _run(self) -> None:
         while not self._stopping.is_set():
-            try:
-                pause = self._step()
-            except Exception as error:  # the one supervised place: recorded, reported, tried again
-                self.failure = f"{self._thread.name}: {type(error).__name__}: {error}"
-                log.exception("background step failed", extra={"worker": self._thread.name})
-                pause = _PAUSE_AFTER_ERROR_SECONDS
-            self._stopping.wait(pause)
+            self._stopping.wait(self.attempt())

@@ -1,7 +1,8 @@
 """How bytes reach the hub and come back: the port, HTTP, and a directory (air gap, tests).
 
 Invariants: an adapter moves bytes and judges none of them; every foreign error becomes HubError (try later) or
-HubRefusalError (this item: never); `fetch` stops as soon as more bytes come than were promised.
+HubRefusalError (this item: never); a refusal is only what the hub itself says with a code of its own, not whatever a proxy
+or a captive portal answers in its place; `fetch` stops as soon as more bytes come than were promised.
 """
 
 import json
@@ -16,7 +17,11 @@ from edge_agent.errors import HubError, HubRefusalError
 from edge_agent.files import write_durably
 from inspection.contracts import Enrolment, PictureNote, Receipt, Report, sha256_hex
 
-_NEVER = frozenset({400, 409, 413, 415, 422})
+_NEVER = frozenset({400, 403, 409, 413, 415, 422})  # with a code of the hub's; without one nobody knows who answered
+_DAMAGED_ON_THE_WAY = frozenset({"digest_mismatch"})
+_UNKNOWN_VERDICT = "unknown_verdict"
+_UNKNOWN_VERDICT_WORDS = "send the verdict before its picture"  # of hubs that give no code for it
+_MAX_WORDS = 300
 T = TypeVar("T")
 _RECEIPTS = TypeAdapter(list[Receipt])
 
@@ -30,8 +35,8 @@ class Transport(Protocol):
     def send_verdicts(self, bodies: Sequence[bytes]) -> list[Receipt]:
         """Send verdicts (canonical JSON each)."""
 
-    def send_picture(self, note: PictureNote, data: bytes) -> Receipt:
-        """Send one picture."""
+    def send_picture(self, note: PictureNote, data: bytes) -> Receipt | None:
+        """Send one picture. None: the hub does not hold its verdict, which must be sent first."""
 
     def assignment(self) -> bytes | None:
         """The station's signed assignment, or None when there is none yet."""
@@ -67,16 +72,20 @@ class HttpTransport:
         answer = self._call("POST", "/v1/verdicts", content=content, headers={"Content-Type": "application/json"})
         return _understood(lambda: _RECEIPTS.validate_json(answer.content))
 
-    def send_picture(self, note: PictureNote, data: bytes) -> Receipt:
-        """PUT /v1/pictures/<sha256>. 404 means the hub does not know the verdict, which was sent before: never."""
-        answer = self._call(
+    def send_picture(self, note: PictureNote, data: bytes) -> Receipt | None:
+        """PUT /v1/pictures/<sha256>. None on the hub's own 404: it does not hold the verdict."""
+        answer = self._ask(
             "PUT",
             f"/v1/pictures/{note.sha256}",
             params={"verdict": note.verdict_id, "why": note.why},
             content=data,
             headers={"Content-Type": "image/png"},
-            never=_NEVER | {404},
         )
+        if answer.status_code == 404:
+            code, words = _said(answer)
+            if code == _UNKNOWN_VERDICT or _UNKNOWN_VERDICT_WORDS in words:
+                return None
+        _check(answer)
         return _understood(lambda: Receipt.parse(answer.content))
 
     def assignment(self) -> bytes | None:
@@ -93,7 +102,8 @@ class HttpTransport:
         got = 0
         try:
             with self._client.stream("GET", f"/v1/targets/{sha256}") as answer:
-                _check(answer, _NEVER)
+                if not answer.is_success:
+                    raise HubError(f"target {sha256[:12]}: the hub answered {answer.status_code}; tried again later")
                 for chunk in answer.iter_bytes():
                     got += len(chunk)
                     if got > length:
@@ -110,24 +120,39 @@ class HttpTransport:
         """Close the connection pool."""
         self._client.close()
 
-    def _call(self, method: str, path: str, *, never: frozenset[int] = _NEVER, **request: Any) -> httpx.Response:
-        try:
-            answer = self._client.request(method, path, **request)
-        except httpx.HTTPError as error:
-            raise HubError(f"{method} {path}: {error}; tried again later") from error
-        _check(answer, never)
+    def _call(self, method: str, path: str, **request: Any) -> httpx.Response:
+        answer = self._ask(method, path, **request)
+        _check(answer)
         return answer
 
+    def _ask(self, method: str, path: str, **request: Any) -> httpx.Response:
+        try:
+            return self._client.request(method, path, **request)
+        except httpx.HTTPError as error:
+            raise HubError(f"{method} {path}: {type(error).__name__}: {error}; tried again later") from error
 
-def _check(answer: httpx.Response, never: frozenset[int]) -> None:
+
+def _check(answer: httpx.Response) -> None:
     if answer.is_success:
         return
-    what = f"{answer.request.method} {answer.request.url.path}: the hub answered {answer.status_code}"
-    if answer.status_code in never:
-        answer.read()
-        raise HubRefusalError(f"{what}: {answer.text[:300]}")
-    hint = "; is this device's token still valid? enrol again" if answer.status_code in (401, 403) else ""
+    status = answer.status_code
+    code, words = _said(answer)
+    what = f"{answer.request.method} {answer.request.url.path}: the hub answered {status}: {words}"
+    if code is not None and status in _NEVER and code not in _DAMAGED_ON_THE_WAY:
+        raise HubRefusalError(what)
+    hint = "; is this device's token still valid? enrol again" if status in (401, 403) else ""
     raise HubError(f"{what}{hint}")
+
+
+def _said(answer: httpx.Response) -> tuple[str | None, str]:
+    """The code the hub gave, or None: it gave none, or it was not the hub that answered; and its words."""
+    try:
+        detail = json.loads(answer.content)["detail"]
+    except (ValueError, KeyError, TypeError):  # no JSON, no object, no detail: a page of somebody else's
+        return None, " ".join(answer.text[:_MAX_WORDS].split()) or answer.reason_phrase
+    if isinstance(detail, dict) and isinstance(detail.get("code"), str):
+        return detail["code"], str(detail.get("message", ""))[:_MAX_WORDS]
+    return None, str(detail)[:_MAX_WORDS]
 
 
 def _understood(read: Callable[[], T]) -> T:

@@ -12,6 +12,7 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from pydantic import ValidationError
 
@@ -23,13 +24,19 @@ from edge_agent.selftest import self_test
 from edge_agent.shelf import Installed, Shelf, Slot
 from edge_agent.transport import Transport
 from edge_agent.trust import Seen, check_assignment, check_bytes, check_release, check_target
-from inspection.contracts import AgentState, Assignment, Manifest, Mode, Recipe, Target, TargetKind, TrustRoot
+from inspection.contracts import AgentState, Assignment, Decision, Manifest, Mode, Recipe, Target, TargetKind, TrustRoot
 
 log = logging.getLogger(__name__)
 
 MakeRuntime = Callable[[bytes, Manifest], Runtime]
 _MAX_TRIES = 2
 _NOTHING = Active(None, Mode.JUDGE)
+
+
+def kernel_boot_id() -> str:
+    """Which run of this computer it is (`random(4)`); empty where the system does not say."""
+    path = Path("/proc/sys/kernel/random/boot_id")
+    return path.read_text().strip() if path.exists() else ""
 
 
 @dataclass(frozen=True)
@@ -89,6 +96,7 @@ class Updater:
             self._installed = self._shelf.installed()
         except DeviceError as error:
             self._trouble(str(error))
+            self._installed = self._blank()
             return
         self._count_crashes()
         current, previous = self._installed.current, self._installed.previous
@@ -124,9 +132,9 @@ class Updater:
                 self._remember(seen_serial=seen.serial, seen_payload=seen.payload_sha256)
             current = self._installed.current
         slot = _slot(assignment, envelope)
-        if slot == current:
+        if slot == current and not self._lacks_challenger(slot):
             return
-        for digest in (slot.bundle, slot.recipe):
+        for digest in (slot.bundle, slot.recipe, slot.challenger):
             if digest in self._installed.refused:
                 raise BundleError(f"{digest[:12]} stays refused: {self._installed.refused[digest]}")
         active = self._prepare(slot, assignment)
@@ -140,8 +148,11 @@ class Updater:
             loaded = self._active.loaded
             if loaded is None or inspected.verdict.bundle_digest != loaded.digest:
                 return
+            failed = inspected.bundle_failed
+            if inspected.verdict.decision is Decision.ERROR and not failed:
+                return  # recipe and frame do not fit, or the line was slow: that proves nothing either way
             self._made += 1
-            self._failed += inspected.bundle_failed
+            self._failed += failed
             if self._installed.starts_in_probation:
                 self._remember(starts_in_probation=0)  # this process lives: power cuts from now on blame nobody
             if self._failed > self._policy.probation_error_share * self._policy.probation_verdicts:
@@ -151,10 +162,11 @@ class Updater:
                 log.info("probation passed", extra={"bundle": loaded.digest, "verdicts": self._made})
 
     def check(self, slot: Slot) -> None:
-        """Verify a slot from the disk and change nothing. BundleError, ModelError or DeviceError when it is broken."""
+        """Verify a slot from the disk, run its self-test, change nothing. BundleError and others when it is broken."""
         check_assignment(slot.assignment.encode(), self._policy.root, self._policy.station, None)
         if slot.bundle is not None:
-            self._load(slot)
+            loaded = self._load(slot)
+            self_test(loaded.bundle, loaded.runtime)
 
     # -- start ----------------------------------------------------------------------------------------------------
 
@@ -165,7 +177,10 @@ class Updater:
             self._remember(trying=None, tries=0)
         if not installed.probation or installed.current is None:
             return
-        if installed.starts_in_probation < self._policy.probation_starts:
+        machine = kernel_boot_id()
+        if installed.started_on != machine:  # the computer went down, not this process: that blames nobody
+            self._remember(starts_in_probation=1, started_on=machine)
+        elif installed.starts_in_probation < self._policy.probation_starts:
             self._remember(starts_in_probation=installed.starts_in_probation + 1)
         elif installed.previous is not None:
             self._go_back(f"this process died {installed.starts_in_probation} times in probation without a verdict")
@@ -178,7 +193,7 @@ class Updater:
             assignment, _ = check_assignment(slot.assignment.encode(), self._policy.root, self._policy.station, None)
             self._active = self._with(None, assignment)
             if slot.bundle is not None:
-                self._active = self._with(self._load(slot), assignment)
+                self._active = self._with(self._load(slot), assignment, self._try_challenger(slot))
         except (BundleError, ModelError, DeviceError) as error:
             self._trouble(f"what was installed is broken: {error}")
             self._forget_broken(slot)
@@ -186,6 +201,27 @@ class Updater:
         if slot != self._installed.current:
             self._remember(current=slot, previous=None, probation=False, starts_in_probation=0)
         return True
+
+    def _try_challenger(self, slot: Slot) -> Loaded | None:
+        """The challenger from the disk; a broken one is fetched again at the next poll, and holds nobody up."""
+        if slot.challenger is None:
+            return None
+        try:
+            return self._open(slot.challenger)
+        except (BundleError, ModelError, DeviceError) as error:
+            self._trouble(f"challenger {slot.challenger[:12]} is broken: {error}")
+            self._shelf.drop(TargetKind.BUNDLE, slot.challenger)
+            return None
+
+    def _lacks_challenger(self, slot: Slot) -> bool:
+        return slot.challenger is not None and self._active.challenger is None
+
+    def _blank(self) -> Installed:
+        try:
+            return self._shelf.blank()
+        except DeviceError as error:
+            self._trouble(str(error))
+            return Installed()
 
     def _forget_broken(self, slot: Slot) -> None:
         """Off the shelf, so that the next poll fetches it again."""
@@ -210,7 +246,17 @@ class Updater:
                 self._fetch(TargetKind.BUNDLE, assignment.bundle)
             loaded = self._prove(slot.bundle)
         recipe = self._new_recipe(slot, loaded.bundle)
-        return self._with(Loaded(loaded.bundle, recipe, loaded.runtime), assignment)
+        return self._with(Loaded(loaded.bundle, recipe, loaded.runtime), assignment, self._challenger(assignment))
+
+    def _challenger(self, assignment: Assignment) -> Loaded | None:
+        """The challenger, proved like a bundle that decides: it runs in the same process."""
+        target, running = assignment.challenger, self._active.challenger
+        if target is None:
+            return None
+        if running is not None and running.digest == target.sha256:
+            return running
+        self._fetch(TargetKind.BUNDLE, target)
+        return self._prove(target.sha256)
 
     def _fetch(self, kind: TargetKind, target: Target) -> None:
         """Have a target on the shelf, checked. What is there already is checked again when it is opened."""
@@ -299,7 +345,7 @@ class Updater:
             changes: dict[str, object] = {"current": slot}
             if old.current is None or slot.bundle != old.current.bundle:
                 self._made = self._failed = 0
-                changes |= {"probation": slot.bundle is not None, "starts_in_probation": 1}
+                changes |= {"probation": slot.bundle is not None, "starts_in_probation": 1, "started_on": kernel_boot_id()}
                 if old.current is not None and old.current.bundle is not None and not old.probation:
                     changes["previous"] = old.current  # one still in probation is nothing to go back to
             self._remember(**changes)
@@ -330,8 +376,8 @@ class Updater:
             self._shelf.remember(changed)  # first the disk: memory must not know more than a restart would
             self._installed = changed
 
-    def _with(self, loaded: Loaded | None, assignment: Assignment) -> Active:
-        return Active(loaded, assignment.mode, assignment.audit_share, self._policy.near_margin)
+    def _with(self, loaded: Loaded | None, assignment: Assignment, challenger: Loaded | None = None) -> Active:
+        return Active(loaded, assignment.mode, assignment.audit_share, self._policy.near_margin, challenger)
 
     def _seen(self) -> Seen | None:
         payload = self._installed.seen_payload
@@ -347,5 +393,6 @@ def _slot(assignment: Assignment, envelope: bytes) -> Slot:
     return Slot(
         bundle=assignment.bundle.sha256 if assignment.bundle else None,
         recipe=assignment.recipe.sha256 if assignment.recipe else None,
+        challenger=assignment.challenger.sha256 if assignment.challenger else None,
         assignment=envelope.decode(),
     )

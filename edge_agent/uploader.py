@@ -1,16 +1,18 @@
-"""Store and forward: verdicts first, then the pictures of verdicts the hub holds.
+"""Store and forward: verdicts, and the pictures of verdicts the hub holds, each in a lane of its own.
 
-Invariants: nothing local is marked or deleted without a receipt that names it with the right digest; what the hub will
-never take is set aside and counted, alone, not with its batch; everything else is tried again for ever, ever slower.
+Invariants: nothing local is marked without a receipt that names it with the right digest; what the hub will never take is
+set aside and counted, alone, not with its batch; everything else is tried again for ever, ever slower; a picture whose
+verdict the hub has lost waits until that was sent again.
 """
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from random import Random
+from dataclasses import replace
+from typing import Generic
 
 from edge_agent.errors import HubError, HubRefusalError
 from edge_agent.journal import Journal, Pending
+from edge_agent.lanes import Backoff, Lane, T
 from edge_agent.outbox import Outbox, PendingPicture
 from edge_agent.supervise import Worker
 from edge_agent.transport import Transport
@@ -18,59 +20,29 @@ from inspection.contracts import PictureNote, Receipt, sha256_hex
 
 log = logging.getLogger(__name__)
 
-_PICTURES_PER_ROUND = 8
 _IDLE_SECONDS = 0.5
-
-
-@dataclass
-class Backoff:
-    """Capped exponential backoff with full jitter (Brooker, "Exponential Backoff And Jitter", AWS 2015)."""
-
-    base_seconds: float
-    cap_seconds: float
-    failures: int = 0
-    jitter: Random = field(default_factory=Random)
-
-    def next_seconds(self) -> float:
-        """The pause after one more failure."""
-        ceiling = min(self.cap_seconds, self.base_seconds * 2 ** min(self.failures, 30))
-        self.failures += 1
-        return self.jitter.uniform(0.0, ceiling)
-
-    def reset(self) -> None:
-        """After a success."""
-        self.failures = 0
+_BREATH_SECONDS = 0.01
+_MAX_RESENT = 10_000
 
 
 class Uploader:
-    """Drains journal and outbox to the hub."""
+    """Drains journal and outbox to the hub, each on a thread of its own."""
 
     def __init__(self, journal: Journal, outbox: Outbox, transport: Transport, *, batch: int, backoff: Backoff) -> None:
         self._journal = journal
         self._outbox = outbox
         self._transport = transport
-        self._batch = batch
-        self._backoff = backoff
-        self.worker = Worker("uploader", self._step)
-
-    def _step(self) -> float:
-        try:
-            moved = self.drain_once()
-        except HubError as error:
-            self.worker.note(str(error))
-            pause = self._backoff.next_seconds()
-            log.warning("upload failed", extra={"reason": str(error), "pause_seconds": round(pause, 1)})
-            return pause
-        self._backoff.reset()
-        self.worker.note(None)
-        self._journal.trim()
-        return 0.0 if moved else _IDLE_SECONDS
+        self._resent: set[str] = set()
+        self._verdicts = Lane(journal.pending, self._send, most=batch)
+        self._pictures = Lane(outbox.pending, self._send_pictures, most=1)
+        self.workers = (
+            _Sender("verdicts", self._verdicts, journal, replace(backoff)).worker,
+            _Sender("pictures", self._pictures, journal, replace(backoff)).worker,
+        )
 
     def drain_once(self) -> int:
-        """Send one batch of verdicts and a few pictures. Returns how many left this device. HubError: try later."""
-        verdicts = self._journal.pending(self._batch)
-        moved = self._send(verdicts) if verdicts else 0
-        return moved + sum(self._send_picture(p) for p in self._outbox.pending(_PICTURES_PER_ROUND))
+        """Send one batch of verdicts and one picture. Returns how many left this device. HubError: try later."""
+        return self._verdicts.once() + self._pictures.once()
 
     def _send(self, batch: Sequence[Pending]) -> int:
         try:
@@ -92,11 +64,14 @@ class Uploader:
         self._outbox.set_aside(pending.id)
         return 1
 
+    def _send_pictures(self, pictures: Sequence[PendingPicture]) -> int:
+        return sum(self._send_picture(picture) for picture in pictures)
+
     def _send_picture(self, picture: PendingPicture) -> int:
         try:
             data = picture.path.read_bytes()
-        except FileNotFoundError:
-            return self._set_aside(picture, "its file is gone")
+        except OSError as error:
+            return self._set_aside(picture, f"its file cannot be read: {error.strerror}")
         if sha256_hex(data) != picture.sha256:
             return self._set_aside(picture, "its file was damaged on this device's disk")
         note = PictureNote(sha256=picture.sha256, length=len(data), verdict_id=picture.verdict_id, why=picture.why)
@@ -104,15 +79,56 @@ class Uploader:
             receipt = self._transport.send_picture(note, data)
         except HubRefusalError as error:
             return self._set_aside(picture, str(error))
+        if receipt is None:
+            return self._resend(picture)
         if receipt.sha256 != picture.sha256:
             raise HubError(f"picture {picture.sha256[:12]} got a receipt for {receipt.sha256[:12]}; kept, sent again")
-        self._outbox.delete_uploaded(picture.verdict_id)
+        self._outbox.mark_sent(picture.verdict_id)
+        return 1
+
+    def _resend(self, picture: PendingPicture) -> int:
+        """The hub does not hold the verdict it once gave a receipt for: that goes first, again."""
+        if not self._journal.resend(picture.verdict_id):
+            return self._set_aside(picture, "the hub has lost its verdict, which is not here any more")
+        if picture.verdict_id in self._resent:
+            raise HubError(f"the hub takes verdict {picture.verdict_id} and does not hold it; its picture is kept")
+        if len(self._resent) >= _MAX_RESENT:
+            self._resent.clear()
+        self._resent.add(picture.verdict_id)
+        log.warning("hub has lost a verdict; it is sent again", extra={"id": picture.verdict_id})
         return 1
 
     def _set_aside(self, picture: PendingPicture, reason: str) -> int:
         log.error("picture set aside", extra={"sha256": picture.sha256, "reason": reason})
         self._outbox.set_aside(picture.verdict_id)
         return 1
+
+
+class _Sender(Generic[T]):
+    """The thread of one lane."""
+
+    def __init__(self, name: str, lane: Lane[T], journal: Journal, backoff: Backoff) -> None:
+        self._lane = lane
+        self._journal = journal
+        self._backoff = backoff
+        self.worker = Worker(f"upload of {name}", self._step)
+
+    def _step(self) -> float:
+        try:
+            moved = self._lane.once()
+        except HubError as error:
+            self.worker.note(str(error))
+            pause = self._backoff.next_seconds()
+            log.warning("upload failed", extra={"reason": str(error), "pause_seconds": round(pause, 1)})
+            return pause
+        self._backoff.reset()
+        suspects = self._lane.suspects
+        self.worker.note(
+            f"the hub fails again and again on {suspects} items; they are tried again later" if suspects else None
+        )
+        if not moved:
+            return _IDLE_SECONDS
+        return _BREATH_SECONDS if self._journal.busy else 0.0
 
 
 def _confirmed(batch: Sequence[Pending], receipts: Sequence[Receipt]) -> list[str]:

@@ -251,6 +251,7 @@ class Authority:
         *,
         version: int = 1,
         recipe_data: bytes | None = None,
+        challenger: bytes | None = None,
         mode: Mode = Mode.JUDGE,
         station: str = STATION,
         audit_share: float = 0.0,
@@ -263,6 +264,7 @@ class Authority:
                 mode=mode,
                 bundle=target(bundle_data, version) if bundle_data else None,
                 recipe=target(recipe_data, version) if recipe_data else None,
+                challenger=target(challenger, version + 1) if challenger else None,
                 audit_share=audit_share,
                 issued_at=NOW,
             ).canonical()
@@ -376,7 +378,8 @@ def enrolment(root: TrustRoot, *, device: str = DEVICE, station: str = STATION) 
 
 def config(root: TrustRoot, hub: str = "dir:nowhere", **limits: Any) -> AgentConfig:
     """An agent's configuration with small limits."""
-    small = {"min_free_disk_bytes": 0, "backoff_base_seconds": 0.01, "backoff_cap_seconds": 0.05} | limits
+    small = {"min_free_disk_bytes": 0, "backoff_base_seconds": 0.01, "backoff_cap_seconds": 0.05}
+    small |= {"update_reserve_bytes": 0, "ballast_bytes": 0} | limits
     return AgentConfig(hub=hub, enrolment=enrolment(root), poll_seconds=0.1, limits=Limits(**small))
 
 

@@ -14,16 +14,22 @@ import pytest
 from edge_agent.errors import HubError, HubRefusalError
 from edge_agent.transport import HttpTransport
 from inspection.contracts import PictureNote, sha256_hex
-from tests.edge_agent.helpers import Authority, FakeHub, bundle, picture, png
+from tests.edge_agent.helpers import Authority, FakeHub, bundle, picture
 from tests.edge_agent.test_journal import verdict
 from tests.edge_agent.test_loop import Frame, Rig
 
 
+def coded(code: str, message: str = "told so") -> bytes:
+    """A refusal as the hub words it."""
+    return json.dumps({"detail": {"code": code, "message": message}}).encode()
+
+
 class Handler(BaseHTTPRequestHandler):
-    """Speaks the hub's HTTP in front of a fake hub. ``status`` other than 200 answers everything so."""
+    """Speaks the hub's HTTP in front of a fake hub. ``status`` other than 200 answers everything so, with ``said``."""
 
     hub: ClassVar[FakeHub]
     status: ClassVar[int] = 200
+    said: ClassVar[bytes] = b"told so"
     extra: ClassVar[bytes] = b""
     protocol_version = "HTTP/1.1"
 
@@ -41,14 +47,14 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         url = urlsplit(self.path)
         if self.status != 200:
-            self._answer(self.status, b"told so")
+            self._answer(self.status, self.said)
         elif url.path != "/v1/enrol" and self.headers.get("Authorization") != "Bearer t0ken":
             self._answer(401)
         else:
             try:
                 self._route(url.path, parse_qs(url.query), body)
-            except HubRefusalError:
-                self._answer(422)
+            except HubRefusalError as error:
+                self._answer(422, coded("bad_verdict", str(error)))
 
     def _route(self, path: str, query: dict[str, list[str]], body: bytes) -> None:
         match path.split("/")[2:]:
@@ -118,33 +124,76 @@ def test_a_whole_agent_over_http(tmp_path: Path, hub: FakeHub, transport: HttpTr
 def test_enrolment_needs_the_code(transport: HttpTransport) -> None:
     """The right code gives a token; a wrong one is refused in words."""
     assert transport.enrol("K7", "cam1", "press1").token == "t0ken"
-    with pytest.raises(HubRefusalError, match="422"):
+    with pytest.raises(HubRefusalError, match="unknown code"):
         transport.enrol("wrong", "cam1", "press1")
 
 
-@pytest.mark.parametrize("status", [400, 409, 413, 415, 422])
+NEVER = [400, 403, 409, 413, 415, 422]
+NOTE = PictureNote(sha256="0" * 64, length=1, verdict_id="v", why="ng")
+
+
+@pytest.mark.parametrize("status", NEVER)
 def test_never_is_told_from_later(transport: HttpTransport, handler: type[Handler], status: int) -> None:
-    """What can never succeed is a refusal."""
-    handler.status = status
-    with pytest.raises(HubRefusalError, match=str(status)):
+    """What the hub itself refuses with a code can never succeed; its words are passed on."""
+    handler.status, handler.said = status, coded("bad_verdict", "no such product")
+    with pytest.raises(HubRefusalError, match=f"{status}: no such product"):
         transport.send_verdicts([verdict(1).canonical()])
 
 
-@pytest.mark.parametrize("status", [301, 401, 403, 404, 429, 500, 502, 503])
-def test_later_is_told_from_never(transport: HttpTransport, handler: type[Handler], status: int) -> None:
-    """Everything else is tried again."""
-    handler.status = status
-    with pytest.raises(HubError, match=str(status)) as caught:
-        transport.send_verdicts([verdict(1).canonical()])
+@pytest.mark.parametrize("status", [*NEVER, 301, 401, 404, 429, 500, 502, 503])
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"",
+        b"<html><h1>413 Request Entity Too Large</h1></html>",
+        b'{"detail": "too large"}',
+        b'{"detail": [1]}',
+        b"[]",
+        b"\xff",
+    ],
+    ids=["nothing", "a page", "words", "a list", "no object", "no text"],
+)
+def test_whoever_answers_in_the_hubs_place_refuses_nothing(
+    transport: HttpTransport, handler: type[Handler], status: int, said: bytes
+) -> None:
+    """A proxy, a captive portal, a gateway: tried again later, whatever the status."""
+    handler.status, handler.said = status, said
+    for send in (lambda: transport.send_verdicts([verdict(1).canonical()]), lambda: transport.send_picture(NOTE, b"x")):
+        with pytest.raises(HubError, match=str(status)) as caught:
+            send()
+        assert not isinstance(caught.value, HubRefusalError)
+
+
+def test_a_picture_damaged_on_the_way_is_sent_again(transport: HttpTransport, handler: type[Handler]) -> None:
+    """The hub's word that other bytes came than were sent is no refusal of these bytes."""
+    handler.status, handler.said = 422, coded("digest_mismatch")
+    with pytest.raises(HubError, match="422") as caught:
+        transport.send_picture(NOTE, b"x")
     assert not isinstance(caught.value, HubRefusalError)
 
 
-def test_a_picture_of_an_unknown_verdict_is_never_taken(transport: HttpTransport, handler: type[Handler]) -> None:
-    """404 on a picture: the hub does not know its verdict."""
-    handler.status = 404
-    note = PictureNote(sha256="0" * 64, length=1, verdict_id="v", why="ng")
-    with pytest.raises(HubRefusalError):
-        transport.send_picture(note, png(picture(1)))
+@pytest.mark.parametrize(
+    "said", [coded("unknown_verdict"), b'{"detail": "no verdict \'v\' here: send the verdict before its picture"}']
+)
+def test_a_picture_of_a_verdict_the_hub_lost(transport: HttpTransport, handler: type[Handler], said: bytes) -> None:
+    """The hub's own 404 on a picture asks for its verdict first."""
+    handler.status, handler.said = 404, said
+    assert transport.send_picture(NOTE, b"x") is None
+
+
+def test_half_an_answer_is_later(transport: HttpTransport, handler: type[Handler]) -> None:
+    """A connection that breaks in the middle of the receipts confirms nothing."""
+
+    def half(self: Handler, status: int, body: bytes = b"") -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[: len(body) // 2])
+        self.close_connection = True
+
+    handler._answer = half  # type: ignore[method-assign]  # this test's own class
+    with pytest.raises(HubError, match="tried again later"):
+        transport.send_verdicts([verdict(1).canonical()])
 
 
 def test_a_target_longer_than_signed_is_cut_off(

@@ -1,5 +1,6 @@
 """The ledger closes whatever happens, and nothing leaves this device without its receipt."""
 
+import contextlib
 import sqlite3
 from pathlib import Path
 
@@ -8,12 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent.database import Database
-from edge_agent.errors import HubError
+from edge_agent.errors import DeviceError, HubError
 from edge_agent.inspecting import verdict_id
 from edge_agent.journal import Journal
 from edge_agent.keeper import Keeper
+from edge_agent.lanes import Backoff
+from edge_agent.ledger import LedgerWatch
+from edge_agent.machine import describe
 from edge_agent.outbox import Outbox
-from edge_agent.uploader import Backoff, Uploader
+from edge_agent.uploader import Uploader
+from edge_agent.verifying import verify
 from inspection.contracts import Decision, Receipt, Verdict
 from tests.edge_agent.helpers import DEVICE, NOW, PRODUCT, STATION, Authority, FakeHub, picture, png
 
@@ -81,6 +86,7 @@ def test_the_ledger_closes_after_any_history(tmp_path_factory: pytest.TempPathFa
         ledger = journal.ledger()
         assert ledger.closes, (action, ledger)
         assert ledger.triggers == triggers
+        assert verify(database).ok
     database.close()
 
 
@@ -184,17 +190,18 @@ def test_an_unreachable_hub_loses_nothing_and_doubles_nothing(journal: Journal, 
 def test_pictures_go_before_verdicts_and_the_least_telling_first(
     journal: Journal, database: Database, tmp_path: Path
 ) -> None:
-    """A full outbox drops audit before NG, counts it, and keeps every verdict."""
+    """A full outbox drops audit before NG, counts it, takes nothing less telling in its place, and keeps every verdict."""
     size = len(png(picture(0)))
     small = Outbox(database, tmp_path / "small", max_bytes=int(size * 2.5), min_free_bytes=0)
     for sequence, why in enumerate(["audit", "ng", "ng", "audit"], start=1):
         journal.record(verdict(sequence), source=None, sealed=True)
-        small.put(verdict(sequence).id, png(picture(sequence)), why)
+        with contextlib.nullcontext() if sequence < 4 else pytest.raises(DeviceError, match="no room"):
+            small.put(verdict(sequence).id, png(picture(sequence)), why)
     for sequence in range(1, 5):
         journal.mark_uploaded([verdict(sequence).id])
     assert [p.why for p in small.pending(10)] == ["ng", "ng"]
     ledger = journal.ledger()
-    assert (ledger.evicted, ledger.triggers, ledger.closes) == (2, 4, True)
+    assert (ledger.evicted, ledger.triggers, ledger.closes) == (1, 4, True)
 
 
 def test_one_file_serves_two_verdicts(journal: Journal, outbox: Outbox, hub: FakeHub) -> None:
@@ -234,6 +241,81 @@ def test_the_keeper_seals_with_the_digest_or_without(database: Database, journal
     first = Verdict.parse(journal.pending(10)[0].body)
     assert first.frame_sha256 is not None
     assert outbox.depth() == 1
+
+
+def test_a_row_left_open_is_sealed_without_a_restart(database: Database, journal: Journal, outbox: Outbox) -> None:
+    """Nobody holds it: sealed at the second look, with its picture when that is in the outbox; never while it is queued."""
+    keeper = Keeper(database, journal, outbox, queue_frames=2)
+    for sequence in (1, 2, 3):
+        journal.record(verdict(sequence, Decision.NG), source=None, sealed=False)
+    digest = outbox.put(verdict(2).id, png(picture(2)), "ng")
+    keeper.offer(verdict(3, Decision.NG), picture(3), "ng", wait=False)
+    assert [keeper.seal_strays(), keeper.seal_strays(), keeper.seal_strays()] == [0, 2, 0]
+    assert [Verdict.parse(p.body).frame_sha256 for p in journal.pending(10)] == [None, digest]
+    keeper.worker.start()
+    keeper.stop()
+    assert journal.open_ids() == set()
+    assert Verdict.parse(journal.pending(10)[2].body).frame_sha256 is not None
+
+
+def test_a_trial_of_a_part_is_found_by_its_name(journal: Journal, outbox: Outbox, hub: FakeHub) -> None:
+    """Newest first, word for word, with the picture that is kept after its receipt."""
+    first, second = (verdict(n, Decision.NG).model_copy(update={"part": "SN7"}) for n in (1, 2))
+    journal.record(first, source=None, sealed=True)
+    journal.record(verdict(3), source=None, sealed=True)
+    journal.record(second, source=None, sealed=True)
+    outbox.put(second.id, png(picture(2)), "ng")
+    uploader(journal, outbox, hub).drain_once()
+    assert journal.find("SN7") == [second, first]
+    assert journal.find("SN8") == []
+    kept = outbox.picture_of(second.id)
+    assert kept is not None
+    assert kept.read_bytes() == png(picture(2))
+    assert outbox.picture_of(first.id) is None
+
+
+def test_a_start_remembers_what_it_ran_on(journal: Journal) -> None:
+    """A passport names processor and libraries of each verdict's boot."""
+    journal.begin_boot("b", "1.2", describe())
+    found = journal.boot("b")
+    assert found is not None
+    assert found.agent_version == "1.2"
+    assert {"cpu", "python", "onnxruntime", "numpy"} <= found.machine.keys()
+    assert journal.boot("other") is None
+
+
+def test_clocks_may_jump(journal: Journal, outbox: Outbox, hub: FakeHub) -> None:
+    """Ten years forward and back between parts: rows keep their order, all go up, the ledger closes."""
+    years = (2025, 2035, 2015, 2025)
+    for sequence, year in enumerate(years, start=1):
+        jumped = verdict(sequence).model_copy(update={"captured_at": NOW.replace(year=year)})
+        journal.record(jumped, source=None, sealed=True)
+    assert [Verdict.parse(p.body).captured_at.year for p in journal.pending(10)] == list(years)
+    assert uploader(journal, outbox, hub).drain_once() == 4
+    assert journal.ledger().closes
+
+
+def test_the_line_is_red_when_a_row_is_lost(database: Database, journal: Journal) -> None:
+    """The line compares counters with rows: it names what does not add up, is counted once, and is green again after."""
+    for sequence in (1, 2):
+        journal.record(verdict(sequence, Decision.NG), source=None, sealed=True)
+    watch = LedgerWatch(database, journal, every_seconds=60)
+    assert watch.check().text == (
+        "ledger closes: 2 triggers = 0 OK + 2 NG + 0 inconclusive + 0 error + 0 missed; "
+        "2 stored = 0 uploaded + 2 pending + 0 evicted"
+    )
+    row = database.read("SELECT * FROM verdicts WHERE row = 1")[0]
+    with database.write() as db:
+        db.execute("DELETE FROM verdicts WHERE row = 1")
+    for _ in range(2):
+        assert not watch.check().closes
+    assert watch.line.text.count("(1 missing)") == 2
+    assert watch.worker.failure == watch.line.text
+    assert journal.counters()["ledger_breaks"] == 1
+    with database.write() as db:
+        db.execute(f"INSERT INTO verdicts VALUES ({', '.join('?' * len(row))})", row)
+    assert watch.check().closes
+    assert watch.worker.failure is None
 
 
 @given(st.integers(0, 60))

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from edge_agent.judge import MAX_REGIONS, audited, boxes, cut, judge, near_threshold, tiles_of, why_keep
+from edge_agent.judge import MAX_REGIONS, audited, boxes, cut, judge, near_threshold, tiles_of, whole_map, why_keep
 from edge_agent.runtime import Inference
 from inspection.contracts import Decision, Recipe, Region, Tiling, decide
 from tests.edge_agent.helpers import CLASSES, recipe
@@ -116,3 +116,15 @@ def test_near_threshold_is_below_the_band(good: float, margin: float) -> None:
     scores = {"good": good, "scratch": 1 - good, "dent": 0.0}
     if near_threshold(scores, recipe(), margin):
         assert decide(scores, recipe()).decision is Decision.OK
+
+
+def test_the_map_of_a_tiled_frame_covers_it_whole() -> None:
+    """Each tile's cells lie where the tile lies; where tiles overlap the higher value stands."""
+    tiles = tiles_of(80, 120, tiled(2, 3, overlap=10))
+    maps = np.full((6, 8, 8), 0.1, np.float32)
+    maps[5, 7, 7] = 0.9  # the last cell of the last tile
+    found = whole_map(maps, tiles)
+    assert found[-1, -1] == np.float32(0.9)
+    assert (found > 0).all()
+    assert found.shape[1] / found.shape[0] == pytest.approx(120 / 80, rel=0.15)
+    assert whole_map(maps[:1], tiles[:1]).shape == (8, 8)

@@ -19,6 +19,7 @@ from edge_agent.signals.file import FileSignal
 from edge_agent.signals.port import clean_ok
 from edge_agent.trigger import Request
 from edge_agent.trigger.free import FreeRunning
+from edge_agent.updater import MakeRuntime
 from inspection.contracts import Decision, Mode, Verdict, sha256_hex
 from tests.edge_agent.helpers import DEVICE, FakeHub, bundle, config, picture, png, recipe, write_picture
 from tests.edge_agent.test_camera import LIMITS, Silent
@@ -54,6 +55,19 @@ class Line:
         self.safe_said.append(reason)
 
 
+class Paced(Silent):
+    """Delivers the given frames with a pause before each; they wait for us like files."""
+
+    def __init__(self, frames: list[Frame], pause_seconds: float) -> None:
+        super().__init__(list(frames), patient=True)
+        self._pause_seconds = pause_seconds
+
+    def next(self, timeout_seconds: float, *, since: float | None = None) -> Frame | None:
+        """The next of them."""
+        time.sleep(self._pause_seconds)
+        return super().next(timeout_seconds, since=since)
+
+
 class Rig:
     """A whole agent in this process, on a fake hub."""
 
@@ -61,15 +75,17 @@ class Rig:
         self.state, self.hub = state, hub
         self.line = Line(state)
         self.config = config(hub.authority.root, **limits)
+        self.make_runtime: MakeRuntime = OnnxRuntime
+        self.pause_seconds = 0.0
 
     def run(self, frames: list[Frame] | FolderCamera, count: int | None = None, boot: str = "boot") -> None:
         """Run until ``count`` triggers are done (default: all frames)."""
-        camera = Silent(list(frames), patient=True) if isinstance(frames, list) else frames
+        camera = Paced(frames, self.pause_seconds) if isinstance(frames, list) else frames
         agent = Agent(self.state, self.config, boot, self.hub)
         trigger = FreeRunning(camera, deadline_seconds=1)
         count = count if count is not None else len(camera._frames)  # type: ignore[union-attr]  # a list was given
         try:
-            agent.run(camera, trigger, self.line, OnnxRuntime, threading.Event(), max_triggers=count)
+            agent.run(camera, trigger, self.line, self.make_runtime, threading.Event(), max_triggers=count)
         finally:
             agent.close()
 
@@ -77,6 +93,13 @@ class Rig:
         """The ledger on the disk."""
         database = Database(self.state / DATABASE_NAME)
         found = Journal(database, max_pending=10, keep_rows=10).ledger()
+        database.close()
+        return found
+
+    def counters(self) -> dict[str, int]:
+        """The counters on the disk."""
+        database = Database(self.state / DATABASE_NAME)
+        found = Journal(database, max_pending=10, keep_rows=10).counters()
         database.close()
         return found
 
@@ -281,6 +304,4 @@ def test_what_comes_later_than_the_takt_is_an_error_and_counted(rig: Rig) -> Non
     assert "late" in str(late.reason)
     assert late.scores
     assert rig.line.told == [("good", False)]
-    database = Database(rig.state / DATABASE_NAME)
-    assert Journal(database, max_pending=10, keep_rows=10).counters()["late"] == 1
-    database.close()
+    assert rig.counters()["late"] == 1

@@ -63,7 +63,8 @@ def test_enrol_run_status_and_doctor(tmp_path: Path, authority: Authority) -> No
     agent("enrol", *hub, *state, code=2)
     assert "bundle: none is installed" in agent("doctor", *state, code=1)
     agent("run", *state, "--max-triggers", "1")
-    assert agent("doctor", *state) == "all is well\n"
+    well = agent("doctor", *state)
+    assert well == "well: permissions, camera, processor, disk, clock, hub, certificate, ledger, bundle\n"
     found = status(tmp_path)
     assert (found["bundle"], found["ledger"]["ok"], found["ledger_closes"]) == (sha256_hex(bundle()), 1, True)
     assert [v["part"] for v in from_device(tmp_path / "gap")] == ["a"]
@@ -198,6 +199,39 @@ def test_replay_checks_the_signature_when_asked(pictures: Path, authority: Autho
     assert replay(folder / "bundle.tar", pictures, *trust[:2], code=2) == []
 
 
+def test_a_past_part_is_judged_again_from_its_record(device: Path) -> None:
+    """The passport says what it was judged with; the same frame, model and recipe give the same verdict again."""
+    write_picture(device / "pictures", "bad.png", picture(1, scratch=255))
+    write_picture(device / "pictures", "good.png", picture(2))
+    agent(*running(device, "--max-triggers", "2"))
+    state = ("--state", device / "state", "--json")
+    passport = json.loads(agent("passport", "bad", *state))
+    assert passport["verdict"]["decision"] == "NG"
+    assert (passport["model"]["digest"], passport["missing"]) == (sha256_hex(bundle()), [])
+    assert {"cpu", "int8", "onnxruntime"} <= passport["machine"].keys()
+    replayed = json.loads(agent("replay", "--part", "bad", *state))
+    assert (replayed["same"], replayed["recomputed"], replayed["machine_changed"]) == (True, "NG", {})
+    assert replayed["max_score_difference"] < 1e-6
+    assert "not kept" in json.loads(agent("passport", "good", *state))["missing"][0]
+    agent("replay", "--part", "good", *state, code=2)
+    agent("replay", "--part", "nobody", *state, code=2)
+    agent("passport", "nobody", *state, code=2)
+
+
+def test_a_frame_that_was_changed_on_the_disk_is_not_judged_again(device: Path) -> None:
+    """A verdict is compared with the frame it was made on, or not at all; and so is a row."""
+    write_picture(device / "pictures", "bad.png", picture(1, scratch=255))
+    agent(*running(device, "--max-triggers", "1"))
+    state = ("--state", device / "state", "--json")
+    (kept,) = (device / "state" / "outbox").glob("*.png")
+    kept.write_bytes(png(picture(9)))
+    agent("replay", "--part", "bad", *state, code=2)
+    with sqlite3.connect(device / "state" / "journal.db") as journal:
+        journal.execute("UPDATE verdicts SET decision = 'OK'")
+    journal.close()
+    assert "journal was changed" in agent("doctor", *state, code=1)
+
+
 def test_replay_of_nothing_is_wrong_usage(tmp_path: Path) -> None:
     """An empty folder is a mistake, not a perfect score; junk is no bundle."""
     (tmp_path / "bundle.tar").write_bytes(bundle())
@@ -216,13 +250,13 @@ def test_bench_prints_both_times(tmp_path: Path) -> None:
     assert measured["frame_to_verdict_ms"]["p50"] > measured["session_run_ms"]["p50"] > 0
 
 
-@pytest.mark.parametrize("command", ["enrol", "run", "replay", "status", "doctor", "bench"])
+@pytest.mark.parametrize("command", ["enrol", "run", "replay", "passport", "status", "doctor", "bench"])
 def test_help_has_an_example(command: str) -> None:
     """Each command shows how it is called."""
     assert f"edge-agent {command} " in " ".join(agent(command, "--help").split("Example:")[1].split())
 
 
-@pytest.mark.parametrize("arguments", [("run",), ("status",), ("enrol",), ("nonsense",)])
+@pytest.mark.parametrize("arguments", [("run",), ("status",), ("enrol",), ("replay",), ("nonsense",)])
 def test_wrong_usage_is_2(arguments: tuple[str, ...], tmp_path: Path) -> None:
     """Not enrolled, options missing, unknown command."""
     state = ("--state", tmp_path) if arguments[0] in ("run", "status") else ()

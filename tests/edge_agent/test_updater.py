@@ -15,7 +15,7 @@ from edge_agent.inspecting import Identity, Inspected, inspect
 from edge_agent.runtime import OnnxRuntime
 from edge_agent.shelf import Shelf
 from edge_agent.updater import Updater
-from inspection.contracts import AgentState, Band, Decision, Mode, TargetKind, sha256_hex
+from inspection.contracts import AgentState, Band, Decision, Mode, Region, TargetKind, sha256_hex
 from tests.edge_agent.helpers import DEVICE, PRODUCT, STATION, FakeHub, bundle, config, picture, recipe
 
 ONE, TWO = bundle(1), bundle(2, gain=0.2)
@@ -219,6 +219,65 @@ def test_dying_in_probation_goes_back(device: Device) -> None:
         device.boot()
     assert device.runs == sha256_hex(ONE)
     assert "died" in device.updater.refused[0]
+
+
+def test_a_computer_that_goes_down_does_not_blame_a_bundle(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten power cuts before the first verdict: each start is on another run of the kernel, so no process died."""
+    device.hub.assign(1, ONE)
+    device.polled()
+    for _ in range(3):
+        device.inspect()
+    device.hub.assign(2, TWO, version=2)
+    device.polled()
+    for cut in range(10):
+        monkeypatch.setattr("edge_agent.updater.kernel_boot_id", lambda cut=cut: f"run {cut}")
+        device.boot()
+    assert device.runs == sha256_hex(TWO)
+
+
+def test_frames_that_do_not_fit_the_recipe_prove_nothing(device: Device) -> None:
+    """A wrong camera neither refuses a good bundle for good, nor lets it pass its probation."""
+    region = Region(x=60, y=0, width=60, height=40)
+    narrow = recipe().model_copy(update={"region": region}).canonical()
+    device.hub.publish(narrow, kind=TargetKind.RECIPE)
+    device.hub.publish(ONE)
+    device.hub.current = device.hub.authority.assignment(1, ONE, recipe_data=narrow)
+    device.polled()
+    for _ in range(50):
+        assert "do not fit" in str(device.inspect().verdict.reason)
+    assert device.updater.state is AgentState.PROBATION
+    assert device.updater.refused == []
+
+
+def test_an_older_assignment_stays_refused_when_the_installed_file_is_lost(device: Device) -> None:
+    """What was seen is kept apart: a replayed assignment must not come back with the loss of one file."""
+    device.hub.assign(1, ONE)
+    old = device.hub.current
+    device.polled()
+    device.hub.assign(2, TWO, version=2)
+    new = device.hub.current
+    device.polled()
+    (device.state / "installed.json").write_bytes(b"torn")
+    device.hub.current = old
+    device.boot().polled()
+    assert device.runs is None
+    assert "serial" in str(device.updater.problem)
+    device.hub.current = new
+    assert device.polled().runs == sha256_hex(TWO)
+
+
+def test_a_broken_challenger_is_fetched_again_and_holds_nobody_up(device: Device) -> None:
+    """Its file is damaged on the disk: the champion judges on, and the next poll brings the challenger back."""
+    device.hub.publish(TWO, version=2)
+    device.hub.assign(1, ONE, challenger=TWO)
+    device.polled()
+    (device.state / "bundles" / sha256_hex(TWO) / "content").write_bytes(b"torn")
+    device.boot()
+    assert device.runs == sha256_hex(ONE)
+    assert device.updater.active.challenger is None
+    device.polled()
+    assert device.updater.active.challenger is not None
+    assert device.runs == sha256_hex(ONE)
 
 
 def test_power_cuts_do_not_blame_a_bundle_that_judges(device: Device) -> None:

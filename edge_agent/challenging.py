@@ -1,0 +1,112 @@
+"""The challenger: a bundle that judges the same frames without answering anybody, inside the takt budget.
+
+Invariants: the line was told before a challenger sees the frame; a row that waits for it is open, and is sealed with or
+without its view; it never queues: a frame that would not be done inside the takt, or comes while the last one is still
+looked at, is skipped and counted. Where both would tell the line different things the picture is kept as `disagree`.
+"""
+
+import logging
+import queue
+from dataclasses import dataclass
+
+from edge_agent.database import Database, count
+from edge_agent.errors import MisfitError, ModelError
+from edge_agent.inspecting import Loaded, infer_and_judge
+from edge_agent.journal import Journal
+from edge_agent.keeper import Keeper
+from edge_agent.pictures import Image
+from edge_agent.supervise import Worker
+from inspection.contracts import ChallengerView, Decision, Verdict
+
+log = logging.getLogger(__name__)
+
+_SMOOTHING = 0.2  # weight of the newest inference in the estimate of the next
+
+
+@dataclass(frozen=True)
+class _Job:
+    verdict: Verdict
+    image: Image
+    why: str | None
+    loaded: Loaded
+
+
+class Challenging:
+    """One thread that asks the challenger about a frame that has been answered."""
+
+    def __init__(self, database: Database, journal: Journal, keeper: Keeper, *, takt_seconds: float | None) -> None:
+        self._database = database
+        self._journal = journal
+        self._keeper = keeper
+        self._takt = takt_seconds
+        self._queue: queue.Queue[_Job] = queue.Queue(1)
+        self._expected_seconds = 0.0
+        self._skipped = 0
+        self.worker = Worker("challenger", self._step)
+
+    def choose(self, verdict: Verdict, challenger: Loaded | None, spent_seconds: float) -> Loaded | None:
+        """The challenger that shall look at this frame, or None. Without a takt only the queue decides."""
+        if challenger is None or verdict.decision is Decision.ERROR:
+            return None
+        late = self._takt is not None and spent_seconds + self._expected_seconds > self._takt
+        if late or self._queue.unfinished_tasks:
+            self._skipped += 1
+            return None
+        return challenger
+
+    def offer(self, verdict: Verdict, image: Image, why: str | None, loaded: Loaded) -> None:
+        """Hand over a frame that `choose` chose for. Its row must be open."""
+        self._queue.put(_Job(verdict, image, why, loaded))
+
+    def stop(self) -> None:
+        """Finish what was handed over, then end the thread."""
+        self._queue.join()
+        self.worker.stop()
+        self._count_skipped()
+
+    def _step(self) -> float:
+        try:
+            job = self._queue.get(timeout=0.1)
+        except queue.Empty:
+            return 0.0
+        try:
+            self._look(job)
+            self._count_skipped()
+        finally:
+            self._queue.task_done()
+        return 0.0
+
+    def _look(self, job: _Job) -> None:
+        try:
+            judgement, stages = infer_and_judge(job.image, job.loaded)
+        except (ModelError, MisfitError) as error:
+            log.warning("challenger failed", extra={"bundle": job.loaded.digest, "reason": str(error)})
+            self.worker.note(f"challenger {job.loaded.digest[:12]} failed: {error}")
+            self._hand_on(job.verdict, job, job.why, "challenger_failed")
+            return
+        self._expected_seconds += _SMOOTHING * (stages["infer"] / 1e3 - self._expected_seconds)
+        view = ChallengerView(
+            bundle_digest=job.loaded.digest,
+            decision=judgement.outcome.decision,
+            defect_class=judgement.outcome.defect_class,
+            scores=judgement.scores,
+            infer_ms=round(stages["infer"], 3),
+        )
+        agrees = (view.decision is Decision.OK) is (job.verdict.decision is Decision.OK)
+        why = job.why or (None if agrees else "disagree")
+        verdict = job.verdict.model_copy(update={"challenger": view})
+        self._hand_on(verdict, job, why, "challenger_agreed" if agrees else "challenger_disagreed")
+
+    def _hand_on(self, verdict: Verdict, job: _Job, why: str | None, counter: str) -> None:
+        with self._database.write() as db:
+            count(db, counter)
+        if why is None:
+            self._journal.seal(verdict)
+        else:
+            self._keeper.offer(verdict, job.image, why, wait=False)
+
+    def _count_skipped(self) -> None:
+        skipped, self._skipped = self._skipped, 0
+        if skipped:
+            with self._database.write() as db:
+                count(db, "challenger_skipped", skipped)

@@ -1,0 +1,47 @@
+"""What the scores depend on beside the bundle: processor and libraries, for reports and passports."""
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+_LIBRARIES = {"onnxruntime": "onnxruntime", "opencv": "opencv-python-headless", "numpy": "numpy"}
+_CPUINFO = Path("/proc/cpuinfo")
+_DOT_PRODUCTS = ("amx_int8", "avx512_vnni", "avx_vnni", "i8mm", "asimddp")
+"""Instructions for int8 dot products, best first: int8 answers may differ between processors with and without."""
+
+
+def describe() -> dict[str, str]:
+    """Processor, its int8 instructions, system, Python and the libraries a verdict passes through, each by name."""
+    facts = {
+        "cpu": cpu_name(),
+        "int8": next((name for name in _DOT_PRODUCTS if name in cpu_flags()), "none"),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+    }
+    return facts | {name: _version(distribution) for name, distribution in _LIBRARIES.items()}
+
+
+def cpu_flags(cpuinfo: Path = _CPUINFO) -> frozenset[str]:
+    """What the first processor can do, as the kernel names it (x86: flags, ARM: Features); empty where it says nothing."""
+    return frozenset((_said(cpuinfo, "flags") or _said(cpuinfo, "Features")).split())
+
+
+def cpu_name(cpuinfo: Path = _CPUINFO) -> str:
+    """The processor's name, or its architecture where it has none."""
+    return _said(cpuinfo, "model name") or platform.machine()
+
+
+def _said(cpuinfo: Path, key: str) -> str:
+    try:
+        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    pairs = (line.partition(":") for line in lines)
+    return next((value.strip() for name, _, value in pairs if name.strip() == key), "")
+
+
+def _version(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,184 @@
+"""Doctor names each problem with its subject and the next step, and one check never hides another."""
+
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from edge_agent.agent import only_one
+from edge_agent.camera import Frame
+from edge_agent.config import write_config
+from edge_agent.doctor import Patient, examine
+from edge_agent.errors import HubError, UsageError
+from edge_agent.machine import cpu_flags, describe
+from edge_agent.runtime import OnnxRuntime
+from edge_agent.shelf import Shelf
+from tests.edge_agent.helpers import FakeHub, bundle, config, picture
+from tests.edge_agent.test_camera import Silent
+from tests.edge_agent.test_loop import Rig
+
+
+class Live(Silent):
+    """A live camera that delivers what it is given."""
+
+    def __init__(self, *frames: Frame) -> None:
+        super().__init__(list(frames))
+
+
+@pytest.fixture
+def patient(tmp_path: Path, hub: FakeHub) -> Patient:
+    """An agent that has judged a part and is well."""
+    hub.assign(1, bundle())
+    rig = Rig(tmp_path, hub)
+    rig.run([Frame(picture(1), "good")])
+    settings = config(hub.authority.root).model_copy(update={"camera": "opencv:/dev/none"})
+    write_config(tmp_path, settings)
+    return Patient(tmp_path, settings, hub, OnnxRuntime, lambda: Live(Frame(picture(1), "p")))
+
+
+def said(patient: Patient, subject: str) -> str:
+    return " ".join(map(str, examine(patient)[subject]))
+
+
+def test_a_device_that_is_well_has_no_findings(patient: Patient) -> None:
+    """Every subject was looked at."""
+    found = examine(patient)
+    assert {subject: findings for subject, findings in found.items() if findings} == {}
+    assert len(found) == 9
+
+
+def test_a_camera_that_is_missing_silent_or_faulty_is_named(patient: Patient) -> None:
+    """In the camera's own words, with the next step."""
+    assert "no frame in" in said(replace(patient, make_camera=Live), "camera")
+    black = Frame(None, "p", fault="frame is black; check the lamp")
+    assert "frame is black" in said(replace(patient, make_camera=lambda: Live(black)), "camera")
+    none = replace(patient, config=patient.config.model_copy(update={"camera": None}))
+    assert "none is configured" in said(none, "camera")
+
+    def missing() -> Live:
+        raise UsageError("camera folder x does not exist")
+
+    assert "does not exist" in said(replace(patient, make_camera=missing), "camera")
+
+
+def test_the_camera_of_a_running_agent_is_left_alone(patient: Patient) -> None:
+    """It belongs to that process; everything else is still looked at."""
+
+    def opened() -> Live:
+        raise AssertionError("the camera was touched")
+
+    with only_one(patient.state):
+        assert examine(replace(patient, make_camera=opened))["camera"] == []
+
+
+def test_a_secret_others_can_read_is_named(patient: Patient) -> None:
+    """With the command that mends it."""
+    (patient.state / "agent.json").chmod(0o644)
+    assert "chmod 600" in said(patient, "permissions")
+
+
+def test_a_broken_bundle_and_a_dead_hub_are_both_named(patient: Patient, hub: FakeHub) -> None:
+    """Neither hides the other."""
+    current = Shelf(patient.state).installed().current
+    assert current is not None
+    (patient.state / "bundles" / str(current.bundle) / "content").write_bytes(b"torn")
+
+    def down(_: str) -> None:
+        raise HubError("connection refused")
+
+    hub.trouble = down
+    found = examine(patient)
+    assert "fetches it again" in str(found["bundle"][0])
+    assert "connection refused" in str(found["hub"][0])
+
+
+@contextmanager
+def serving(*, ahead: timedelta = timedelta(), context: ssl.SSLContext | None = None) -> Iterator[str]:
+    """A hub's front door whose clock is ``ahead``."""
+
+    class Door(BaseHTTPRequestHandler):
+        def date_time_string(self, timestamp: float | None = None) -> str:
+            return (datetime.now(UTC) + ahead).strftime("%a, %d %b %Y %H:%M:%S GMT")
+
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Quiet."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Door) as server:
+        if context is not None:
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"{'http' if context is None else 'https'}://localhost:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def at(patient: Patient, hub: str) -> Patient:
+    return replace(patient, config=patient.config.model_copy(update={"hub": hub}))
+
+
+def test_a_clock_that_differs_from_the_hubs_is_named(patient: Patient) -> None:
+    """By how much, and which way."""
+    with serving(ahead=timedelta(hours=1)) as hub:
+        assert "behind the hub" in said(at(patient, hub), "clock")
+    with serving() as hub:
+        assert said(at(patient, hub), "clock") == ""
+
+
+def self_signed(folder: Path, days: int) -> ssl.SSLContext:
+    """A server's context with a certificate of its own making for localhost, which is also written as ``ca.pem``."""
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=days))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    (folder / "ca.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    secret = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    (folder / "key.pem").write_bytes(secret)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "ca.pem", folder / "key.pem")
+    return context
+
+
+def test_a_certificate_that_is_not_trusted_or_runs_out_is_named(
+    patient: Patient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody here vouches for it; then somebody does, and it has a week left."""
+    with serving(context=self_signed(tmp_path, days=7)) as hub:
+        assert "not trusted" in said(at(patient, hub), "certificate")
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+        assert "runs out in 7 days" in said(at(patient, hub), "certificate")
+
+
+def test_the_processor_is_described_as_the_kernel_names_it(tmp_path: Path) -> None:
+    """x86 says flags, ARM says Features; a system that says nothing is no reason to fail."""
+    for name in ("flags", "Features"):
+        (tmp_path / "cpuinfo").write_text(f"processor: 0\n{name}\t: fp avx2 asimddp\n")
+        assert cpu_flags(tmp_path / "cpuinfo") == {"fp", "avx2", "asimddp"}
+    assert cpu_flags(tmp_path / "nothing") == frozenset()
+    assert {"cpu", "onnxruntime", "opencv", "int8"} <= describe().keys()
