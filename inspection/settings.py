@@ -18,6 +18,8 @@ from inspection.errors import UsageError
 ENV_PREFIX = "ESCAPEMENT_"
 SETTINGS_FILE = "settings.json"
 SECRETS_FILE = "secrets.json"
+MAX_PICTURE_BYTES = 64 * 1024 * 1024
+MAX_PICTURE_PIXELS = 64_000_000
 
 
 class Secrets(BaseModel):
@@ -59,8 +61,8 @@ class Settings(BaseModel):
     label_studio_database: str | None = None
     console_user: str = "engineer"
     agent_poll_seconds: float = 30.0
-    max_picture_bytes: int = 64 * 1024 * 1024
-    max_picture_pixels: int = 64_000_000
+    max_picture_bytes: int = MAX_PICTURE_BYTES
+    max_picture_pixels: int = MAX_PICTURE_PIXELS
     secrets: Secrets
 
     @property

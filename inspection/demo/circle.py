@@ -8,6 +8,7 @@ from typing import ParamSpec, TypeVar
 
 import numpy as np
 from rich.console import Console
+from rich.status import Status
 from sqlalchemy import func, select
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
@@ -17,6 +18,7 @@ from inspection.demo import figures
 from inspection.demo.agents import spool_of
 from inspection.demo.flow_runs import FlowRuns
 from inspection.demo.line import Feeder, TruthBook, waiting_after
+from inspection.demo.narrator import Narrator
 from inspection.demo.operator import answer_open_tasks
 from inspection.demo.plan import Plan
 from inspection.demo.report import DemoReport, LineFigures, measure, pair
@@ -29,7 +31,7 @@ from inspection.stages.deploy import rollout_state
 from inspection.store.session import Store
 from inspection.store.tables import VerdictRow
 
-LOOK_SECONDS = 1.0
+LOOK_SECONDS = 2.0
 IDLE_SECONDS = 900.0  # without a retrain at work nothing will come any more
 RETRAIN_SECONDS = 4 * 3600.0  # one that works this long hangs
 COLLECT_SECONDS = 120.0
@@ -55,6 +57,7 @@ class Circle:
         self._rng = rng
         self._truth = TruthBook(settings.state / "line" / "truth.jsonl")
         self._flows = FlowRuns(settings.prefect_url)
+        self._narrator = Narrator(self._flows, console)
         self._fed_stations: frozenset[str] = frozenset()
         self._proving = ""  # the bundle a rollout is proving
         self._fed_before: dict[tuple[str, str], int] = {}  # (bundle, station) -> pool parts fed before its rollout
@@ -81,8 +84,9 @@ class Circle:
 
     def import_start(self) -> None:
         """The small labelled start."""
-        import_start(self.store, self.settings, self.plan)
-        self.console.print(f"    labelled start: {len(self.plan.schedule.start)} pictures", highlight=False)
+        brought, taken = len(self.plan.schedule.start), import_start(self.store, self.settings, self.plan)
+        refused = f", {brought - taken} refused and in quarantine" if taken < brought else ""
+        self.console.print(f"    labelled start: {taken} pictures{refused}", highlight=False)
 
     # --- the first model ------------------------------------------------------------------------------------------
 
@@ -100,22 +104,29 @@ class Circle:
         A retrain that a gate refused ends the wait; one that crashed does not: the schedule tries again.
         """
         begun = idle_since = time.monotonic()
-        while not reached():
-            self._feed_while_rolling_out()
-            now = time.monotonic()
-            if self._at_work(since):
-                idle_since = now
-            if now - idle_since > IDLE_SECONDS or now - begun > RETRAIN_SECONDS:
-                raise ServerError(f"{what}: not reached in {now - begun:.0f} s; the runs' logs are in Prefect")
-            time.sleep(LOOK_SECONDS)
+        with self.console.status(f"waiting until {what}") as status:
+            while not reached():
+                self._feed_while_rolling_out()
+                now = time.monotonic()
+                if self._at_work(since, status):
+                    idle_since = now
+                if now - idle_since > IDLE_SECONDS or now - begun > RETRAIN_SECONDS:
+                    raise ServerError(f"{what}: not reached in {now - begun:.0f} s; the runs' logs are in Prefect")
+                time.sleep(LOOK_SECONDS)
         self._fed_stations = frozenset()
 
-    def _at_work(self, since: datetime) -> bool:
-        """Whether a retrain runs. NotShippedError when a gate refused one that began ``since``."""
+    def _at_work(self, since: datetime, status: Status) -> bool:
+        """Whether a retrain runs. NotShippedError when a gate refused one that began ``since``, ServerError when two failed
+        in the same way: so will the next."""
         runs = self._flows.recent(f"retrain/{self.plan.product.name}")
-        for run in runs:
-            if run.ended and run.started_at >= since and run.state_name.startswith(REFUSALS):
+        ours = [run for run in runs if run.started_at >= since]
+        self._narrator.tell(ours[::-1], status)
+        for run in ours:
+            if run.ended and run.state_name.startswith(REFUSALS):
                 raise NotShippedError(f"retrain {run.name!r} ended as {run.state_name}: {run.message}")
+        failed = [run.message for run in ours if run.state_name == "Failed"]
+        if len(failed) > 1 and failed[0] == failed[1]:
+            raise ServerError(f"two retrains failed in the same way: {failed[0]}; their logs are in Prefect")
         return any(not run.ended for run in runs)
 
     def _champion(self) -> str:
@@ -170,8 +181,9 @@ class Circle:
         self._fed_stations = frozenset()
         parts = self.plan.schedule.phase(phase)
         feeders = [self._feeder(phase, station).start() for station in self.plan.stations]
-        for feeder in feeders:
-            feeder.join()
+        with self.console.status("") as status:
+            while not all(feeder.join(LOOK_SECONDS) for feeder in feeders):
+                status.update(f"{sum(feeder.fed for feeder in feeders)} of {len(parts)} parts have passed")
         verdicts = self._verdicts_on({part.part for part in parts})
         unjudged = sum(v.bundle_digest is None for v in verdicts)
         strange = sum(v.bundle_digest not in {bundle, None} for v in verdicts)
@@ -256,18 +268,25 @@ class Circle:
         self._last_label = datetime.now(UTC)
 
     def _wait_for_people(self, project: int) -> None:
-        """With ``--label-yourself``: until enough answers are in for a retrain."""
+        """With ``--label-yourself``: until enough answers are in for a retrain, or nothing is left to answer; then it is
+        started by hand."""
         wanted = self.plan.product.retrain.min_new_labels
         self.console.print(
-            f"    please answer at least {wanted} tasks at {self.settings.label_studio_url}/projects/{project}/data "
+            f"    please answer {wanted} tasks at {self.settings.label_studio_url}/projects/{project}/data "
             f"(log-in: {self.settings.label_studio_user} / "
-            f"{self.settings.secrets.label_studio_password.get_secret_value()})",
+            f"{self.settings.secrets.label_studio_password.get_secret_value()}); skip what you cannot tell",
             highlight=False,
         )
-        while (answered := patiently(figures.counts, self.settings, project).answers) < wanted:
-            self.console.print(f"    {answered} of {wanted} answered", end="\r")
-            time.sleep(5 * LOOK_SECONDS)
+        with self.console.status("") as status:
+            while True:
+                answered, left = patiently(figures.progress, self.settings, project)
+                status.update(f"{answered} of {wanted} answered, {left} left to answer")
+                if answered >= wanted or left == 0:
+                    break
+                time.sleep(5 * LOOK_SECONDS)
         self._labels, self._last_label = answered, datetime.now(UTC)
+        if answered < wanted:
+            self._flows.start(f"retrain/{self.plan.product.name}", product=self.plan.product.name, force=True)
 
     # --- retraining -----------------------------------------------------------------------------------------------
 
@@ -282,8 +301,9 @@ class Circle:
         self._wait(lambda: self._champion() != self._first_bundle, self._asked, "the new bundle is on every station")
 
     def refused(self, reason: str) -> None:
-        """The gates kept the retrained model from the line: what is measured after is the first one again."""
-        self._notes.append(f"The gates kept the retrained model from the line, the first one stayed: {reason}")
+        """The gates kept a model from the line: there is none at all, or what is measured after is the first one again."""
+        kept = "retrained model from the line, the first one stayed" if self._first_bundle else "first model from the line"
+        self._notes.append(f"The gates kept the {kept}: {reason}")
         self.console.print(f"    {self._notes[-1]}", style="bold", highlight=False)
 
     def _label_to_canary_seconds(self, bundle: str) -> float | None:
@@ -302,11 +322,11 @@ class Circle:
         return DemoReport(
             pictures=self.plan.pictures,
             new_classes=list(self.plan.schedule.new_classes),
-            before=self._figures["before"],
-            after=self._figures["after"],
+            before=self._figures.get("before"),
+            after=self._figures.get("after"),
             label_studio=patiently(figures.label_studio, self.settings, self.plan.product),
             mlflow=patiently(figures.mlflow, self.settings, self.plan.product.name),
-            bundle=figures.bundle(self.settings, bundle),
+            bundle=figures.bundle(self.settings, bundle) if bundle else None,
             agents=figures.agents(self.store, self.plan.stations),
             stages=timeline.stages,
             seconds=round(timeline.seconds, 1),

@@ -27,6 +27,14 @@ def counts(settings: Settings, project: int) -> Counts:
         return studio.counts(project)
 
 
+def progress(settings: Settings, project: int) -> tuple[int, int]:
+    """How many tasks are answered, and how many wait for an answer (skipped ones do neither)."""
+    with connect(settings.label_studio_url, settings.secrets.label_studio_token.get_secret_value()) as studio:
+        states = list(studio.task_states(project))
+    answered = sum(bool(state.answers) for state in states)
+    return answered, sum(not state.answers and not state.cancelled for state in states)
+
+
 def label_studio(settings: Settings, product: Product) -> LabelStudioFigures:
     """Tasks and annotations at the end."""
     found = counts(settings, project_of(settings, product))

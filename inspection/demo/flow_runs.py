@@ -11,6 +11,8 @@ from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixe
 
 from inspection.errors import ServerError
 
+_INFO = 20  # Python's logging level
+_PREFECTS_OWN = ("Finished in state", "Created ", "Beginning ")
 FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 
@@ -91,6 +93,16 @@ class FlowRuns:
             "limit": limit,
         }
         return [FlowRun.of(row) for row in self._ask("POST", "/flow_runs/filter", body)]
+
+    def said(self, run_id: str, after: int = 0, limit: int = 200) -> list[str]:
+        """What the tasks of a run logged by themselves, oldest first, without the first ``after`` lines."""
+        body = {
+            "logs": {"flow_run_id": {"any_": [run_id]}, "level": {"ge_": _INFO}, "task_run_id": {"is_null_": False}},
+            "sort": "TIMESTAMP_ASC",
+            "limit": limit,
+        }
+        lines = [str(row["message"]) for row in self._ask("POST", "/logs/filter", body)]
+        return [line for line in lines if not line.startswith(_PREFECTS_OWN)][after:]
 
     def close(self) -> None:
         """Close the connections."""

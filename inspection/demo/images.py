@@ -12,14 +12,15 @@ from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from inspection.data.importers import Item, read_directory
+from inspection.data.pictures import check_picture, decode_bgr, encode_png
 from inspection.data.snapshot_record import Split
 from inspection.demo.line import PHASES, LinePart, Schedule, Shot, Sizes
-from inspection.demo.renderer import Truth, encode_png
+from inspection.demo.renderer import Truth
 from inspection.errors import PictureError, UsageError
+from inspection.settings import MAX_PICTURE_BYTES, MAX_PICTURE_PIXELS
 
 IMAGE_SIZES = Sizes(start=600, before=300, pool=400, after=300)
 _LEARNING, _MEASURED = ("start", "pool"), ("before", "after")
@@ -230,9 +231,12 @@ def _number(chosen: Mapping[str, Sequence[Item]], stations: Sequence[str], seed:
 
 
 def _shoot(item: Item) -> Shot:
-    """A picture file as the camera would deliver it: 8-bit BGR, as PNG. Raises PictureError when it cannot be read."""
-    picture = cv2.imdecode(np.frombuffer(item.path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
-    if picture is None:
-        raise PictureError(f"{item.path} is not a picture OpenCV can read: remove it from the directory", "not_a_picture")
-    height, width = picture.shape[:2]
-    return Shot(encode_png(np.asarray(picture, np.uint8)), Truth(item.label, item.boxes, item.label, width, height))
+    """A picture file as the camera would deliver it: 8-bit BGR, as PNG; one that cannot be read as it is, for the importer
+    to refuse and the agent to call an ERROR."""
+    with item.path.open("rb") as file:
+        data = file.read(MAX_PICTURE_BYTES + 1)
+    try:
+        info = check_picture(data, max_bytes=MAX_PICTURE_BYTES, max_pixels=MAX_PICTURE_PIXELS)
+    except PictureError:
+        return Shot(data, Truth(item.label, (), item.label, 0, 0))
+    return Shot(encode_png(decode_bgr(data)), Truth(item.label, item.boxes, item.label, info.width, info.height))

@@ -24,7 +24,7 @@ from inspection.errors import UsageError
 from inspection.settings import Settings, load_settings
 from inspection.store.session import Store
 from inspection.up.compose import choose_ports, missing_modules
-from inspection.up.machine import refuse
+from inspection.up.machine import in_use, is_running, refuse
 from inspection.up.run import stop_on_signals, table
 from inspection.up.service import Event
 from inspection.up.supervisor import Supervisor
@@ -70,6 +70,7 @@ def turn(
     """One turn of the loop on ``plan``. ``on_up(servers, line)`` is called once all programs are healthy."""
     refuse(missing_modules())
     settings = choose_ports(_settings(options.state), free=True)
+    options.report.unlink(missing_ok=True)  # nobody shall read an earlier one beside this run's exit code
     timeline = Timeline(console, STAGES)
     with ExitStack() as held:
         memory = held.enter_context(MemoryWatch())
@@ -86,13 +87,11 @@ def turn(
         line = _agents(settings, store, plan, {**environment, **servers.marks}, console, held, timeline)
         if on_up is not None:
             on_up(servers, line)
-        code = EXIT_NOT_SHIPPED
-        if _begin(circle, options, timeline):
-            code = 0 if _improve(circle, timeline) else EXIT_NOT_SHIPPED
-            _close(circle.report(timeline, memory.peak_bytes), options.report, console)
+        shipped = _begin(circle, options, timeline) and _improve(circle, timeline)
+        _close(circle.report(timeline, memory.peak_bytes), options.report, console)
         if not options.exit_at_end:
             _look_around(console, servers)
-    return code
+    return 0 if shipped else EXIT_NOT_SHIPPED
 
 
 def _close(report: DemoReport, path: Path, console: Console) -> None:
@@ -114,7 +113,8 @@ def _plan(options: DemoOptions) -> Plan:
         if None in (options.pretrained, options.student_pretrained):  # real pictures want learned weights
             usual = "hub" if hub_answers() else None
             plan = plan if usual else plan.noted(NO_HUB)
-    return plan.tuned(
+    plan = plan.for_people() if options.label_yourself else plan
+    tuned = plan.tuned(
         backbone=options.backbone,
         pretrained=options.pretrained or usual,
         student=options.student,
@@ -123,6 +123,19 @@ def _plan(options: DemoOptions) -> Plan:
         max_escape=options.max_escape,
         max_overkill=options.max_overkill,
     )
+    _check_networks(tuned, named=bool(options.backbone or options.student))
+    return tuned
+
+
+def _check_networks(plan: Plan, *, named: bool) -> None:
+    """UsageError now, not after minutes: a file of weights that is not there, a network nobody knows (if one was named)."""
+    for wanted in (plan.product.train, plan.product.student):
+        if wanted.pretrained not in {"hub", "none"} and not Path(wanted.pretrained).is_file():
+            raise UsageError(f"there is no file of weights {wanted.pretrained}: correct --pretrained, or say none")
+        if named:
+            from inspection.models.catalogue import parse_backbone  # loads torch: only where there is a name to check
+
+            parse_backbone(wanted.backbone)
 
 
 def _settings(state: Path) -> Settings:
@@ -130,6 +143,7 @@ def _settings(state: Path) -> Settings:
     if state.exists() and any(state.iterdir()):
         if not (state / MARK).exists():
             raise UsageError(f"{state} is not empty and no demo made it: name another folder with --state")
+        refuse([in_use(state)] if is_running(state) else [])
         shutil.rmtree(state)
     state.mkdir(parents=True, exist_ok=True)
     (state / MARK).touch()
@@ -171,7 +185,7 @@ def _begin(circle: Circle, options: DemoOptions, timeline: Timeline) -> bool:
         with timeline.stage("first model: train, gate 1, distil, quantize, gate 2, sign, roll out"):
             circle.first_model()
     except NotShippedError as reason:
-        circle.console.print(f"[bold]No model passed the gates.[/bold] {reason}", highlight=False)
+        circle.refused(str(reason))
         return False
     with timeline.stage("the line before: new kinds of defect appear"):
         circle.measure_before()

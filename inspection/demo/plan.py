@@ -33,6 +33,7 @@ STATIONS = ("press-1", "press-2", "press-3")
 SIZES = Sizes(start=480, before=300, pool=480, after=300)
 LOOK = Look(contrast=1.8, defect_size=1.8)  # what a network learns from scratch on two cores in minutes
 _FINE_TUNING, _FINE_TUNING_STUDENT = 8e-4, 1.5e-3  # learning rates
+_PEOPLE_ASK = 60
 _HUB_SECONDS = 3.0
 _USUAL_SIDE, _LONGEST_SIDE = 128, 320  # of what a network is shown, in pixels
 _DEFECT_SIDE = 12  # so many of them across a defect of the usual size, where boxes say how large defects are
@@ -75,6 +76,13 @@ class Plan:
             "limits": self.product.limits.model_copy(update=_given(escape_rate=max_escape, overkill_rate=max_overkill)),
         }
         return replace(self, product=self.product.model_copy(update=plans))
+
+    def for_people(self) -> Self:
+        """As few questions as a person answers in a few minutes."""
+        collect = self.product.collect.model_copy(update={"max_tasks_per_run": _PEOPLE_ASK, "max_open_tasks": _PEOPLE_ASK})
+        retrain = self.product.retrain.model_copy(update={"min_new_labels": round(0.7 * _PEOPLE_ASK)})
+        product = self.product.model_copy(update={"collect": collect, "retrain": retrain})
+        return replace(self, product=product, ask=_PEOPLE_ASK)
 
     def noted(self, note: str) -> Self:
         """With one more thing a reader of the figures must know."""

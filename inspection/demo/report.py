@@ -5,7 +5,7 @@ words); a part counts once, with the worst of its verdicts, because any NG rejec
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -110,17 +110,17 @@ class Stage(_Record):
 
 
 class DemoReport(Contract):
-    """``demo-report.json``."""
+    """``demo-report.json``. Without ``before``, ``after`` and ``bundle`` no model passed the gates; the notes say why."""
 
     SCHEMA: ClassVar[str] = "escapement.demo-report/1.0"
 
     pictures: str  # "rendered", or the directory they came from
     new_classes: list[str]
-    before: LineFigures
-    after: LineFigures
+    before: LineFigures | None
+    after: LineFigures | None
     label_studio: LabelStudioFigures
     mlflow: MlflowFigures
-    bundle: BundleFigures
+    bundle: BundleFigures | None
     agents: list[AgentFigures]
     stages: list[Stage]
     seconds: float
@@ -193,15 +193,16 @@ def write_report(report: DemoReport, path: Path) -> None:
 
 def closing_table(report: DemoReport) -> Group:
     """What the demo shows at its end: the line before and after, then what runs, then where the time went."""
-    return Group(_line_table(report), _facts_table(report), _stage_table(report))
+    tables = [_facts_table(report), _stage_table(report)]
+    if report.before is not None and report.after is not None:
+        tables.insert(0, _line_table(report, report.before, report.after))
+    return Group(*tables)
 
 
-def _line_table(report: DemoReport) -> Table:
-    confidence = f"{report.before.confidence:.0%}"
-    table = Table(title=f"The line before and after (intervals: exact, {confidence})", title_justify="left")
+def _line_table(report: DemoReport, before: LineFigures, after: LineFigures) -> Table:
+    table = Table(title=f"The line before and after (intervals: exact, {before.confidence:.0%})", title_justify="left")
     for heading in ("", "before", "after"):
         table.add_column(heading, justify="left" if not heading else "right")
-    before, after = report.before, report.after
     table.add_row("escape", _escape(before), _escape(after), style="bold")
     table.add_row("overkill", _overkill(before), _overkill(after), style="bold")
     for kind in sorted(set(before.by_kind) | set(after.by_kind), key=lambda k: (k not in report.new_classes, k)):
@@ -230,13 +231,8 @@ def _cell(hits: int, tries: int, rate: float | None, interval: Interval | None) 
 
 def _facts_table(report: DemoReport) -> Table:
     table = Table(title="What runs now", title_justify="left", show_header=False)
-    bundle, agents = report.bundle, report.agents
-    table.add_row("bundle", f"{bundle.digest[:12]} {bundle.precision}" + _size(bundle))
-    faster = bundle.float_latency_ms / bundle.latency_ms if bundle.latency_ms else float("nan")
-    table.add_row("latency", f"{bundle.latency_ms:.2f} ms, float {bundle.float_latency_ms:.2f} ms ({faster:.1f} x)")
-    table.add_row("equal verdicts with float", f"{bundle.agreement:.1%}")
-    on_new = sum(agent.digest == bundle.digest for agent in agents)
-    table.add_row("agents on it", f"{on_new} of {len(agents)}; ledgers that close: {sum(a.ledger_closes for a in agents)}")
+    if report.bundle is not None:
+        _bundle_rows(table, report.bundle, report.agents)
     studio = report.label_studio
     table.add_row("Label Studio", f"{studio.tasks} tasks, {studio.annotations} annotations")
     table.add_row("MLflow", f"{report.mlflow.versions} versions, champion {report.mlflow.champion or 'none'}")
@@ -247,6 +243,15 @@ def _facts_table(report: DemoReport) -> Table:
     for note in report.notes:
         table.add_row("note", note)
     return table
+
+
+def _bundle_rows(table: Table, bundle: BundleFigures, agents: Sequence[AgentFigures]) -> None:
+    table.add_row("bundle", f"{bundle.digest[:12]} {bundle.precision}" + _size(bundle))
+    faster = bundle.float_latency_ms / bundle.latency_ms if bundle.latency_ms else float("nan")
+    table.add_row("latency", f"{bundle.latency_ms:.2f} ms, float {bundle.float_latency_ms:.2f} ms ({faster:.1f} x)")
+    table.add_row("equal verdicts with float", f"{bundle.agreement:.1%}")
+    on_new = sum(agent.digest == bundle.digest for agent in agents)
+    table.add_row("agents on it", f"{on_new} of {len(agents)}; ledgers that close: {sum(a.ledger_closes for a in agents)}")
 
 
 def _size(bundle: BundleFigures) -> str:

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from inspection.demo.report import Stage
 
-SAMPLE_SECONDS = 5.0
+SAMPLE_SECONDS = 15.0
 
 
 class Timeline:

@@ -44,7 +44,7 @@ def state_lock(state: Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:
         if not _try_lock(file.fileno()):
-            raise EnvironmentTroubleError(str(_in_use(state)))
+            raise EnvironmentTroubleError(str(in_use(state)))
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
         file.flush()
@@ -68,7 +68,8 @@ def is_running(state: Path) -> bool:
         return False
 
 
-def _in_use(state: Path) -> Problem:
+def in_use(state: Path) -> Problem:
+    """The words for a state folder that another `up` holds."""
     pid = (state / LOCK_FILE).read_text().strip() or "unknown"
     return Problem(
         f"state folder {state} is in use",

@@ -13,7 +13,7 @@ from inspection.data.importers import read_directory
 from inspection.data.snapshot_record import Split
 from inspection.demo.images import images_schedule
 from inspection.demo.line import PHASES, Schedule, Sizes
-from inspection.errors import PictureError, UsageError
+from inspection.errors import UsageError
 
 STATIONS = ("S1", "S2")
 SMALL = Sizes(start=40, before=20, pool=20, after=20)
@@ -125,7 +125,7 @@ def test_what_cannot_be_split_is_refused_in_words(tmp_path: Path) -> None:
 
 
 def test_a_file_becomes_what_a_camera_delivers(tmp_path: Path) -> None:
-    """Whatever the file's format: PNG bytes of the same pixels, in colour; a broken file is named."""
+    """Whatever the file's format: PNG bytes of the same pixels, in colour."""
     rng = np.random.default_rng(0)
     for label in ("ok", "bad"):
         (tmp_path / label).mkdir()
@@ -138,9 +138,19 @@ def test_a_file_becomes_what_a_camera_delivers(tmp_path: Path) -> None:
     assert (shot.truth.width, shot.truth.height, shot.truth.label) == (12, 8, part.label)
     decoded = cv2.imdecode(np.frombuffer(shot.png, np.uint8), cv2.IMREAD_UNCHANGED)
     assert np.array_equal(decoded, cv2.imread(str(part.source), cv2.IMREAD_COLOR))
-    part.source.write_bytes(b"BM, but no more")
-    with pytest.raises(PictureError, match=r"is not a picture OpenCV can read"):
-        part.shoot()
+
+
+@pytest.mark.parametrize(
+    "damage", [b"BM, but no more", b"", b"BM" + b"\x00" * 16 + (60_000).to_bytes(4, "little") * 2 + b"\x00" * 40]
+)
+def test_a_file_that_is_no_picture_is_delivered_as_it_is(tmp_path: Path, damage: bytes) -> None:
+    """Junk, nothing, a header that promises 3.6 billion pixels: the importer refuses it, the agent calls it an ERROR."""
+    root = write(tmp_path / "d", [(("ok", "bad")[i % 2], "", "", "") for i in range(120)])
+    part = images_schedule(root, "ok", STATIONS, seed=1, sizes=SMALL).before[0]
+    assert part.source is not None
+    part.source.write_bytes(damage)
+    shot = part.shoot()
+    assert (shot.png, shot.truth.label, shot.truth.boxes) == (damage, part.label, ())
 
 
 @pytest.mark.real_data
