@@ -1,13 +1,16 @@
 """Retrain when enough new labels wait: snapshot, teacher, gate 1, student, bundle, gate 2, signature, rollout.
 
 One retrain of a product at a time, by a database lease that a killed worker cannot keep: the other one leaves. Every
-run leaves a markdown artifact that says what was decided and why. Only names, ids and paths travel between tasks.
+run leaves a markdown artifact that says what was decided and why, or where it broke. Only names, ids and paths travel
+between tasks.
 """
 
 from contextlib import ExitStack
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
-from prefect import State, flow, get_run_logger, task
+import httpx
+from prefect import Flow, State, Task, flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.states import Completed, Failed
 
@@ -15,13 +18,15 @@ from inspection.data.products import load_product
 from inspection.errors import EscapementError, LeaseError, UsageError
 from inspection.stages.ask import pull_answers
 from inspection.stages.deploy import check_ready
-from inspection.stages.due import Due, is_due
+from inspection.stages.due import Due, is_due, record_failure
 from inspection.store.leases import hold
-from pipelines.context import open_context
+from pipelines.context import Context, open_context
 from pipelines.naming import artifact_key, run_name
 from pipelines.roll_out import project, roll_out
 
 LEASE_SECONDS = 45.0
+
+_Stage = TypeVar("_Stage", bound=Task[..., Any] | Flow[..., Any])
 
 
 @task(name="labels due?", retries=2, retry_delay_seconds=5)
@@ -102,29 +107,66 @@ def tell(product: str, run_id: str, decision: str) -> None:
     create_markdown_artifact(key=artifact_key("retrain", product), markdown=text, description=decision)
 
 
-def _judge_and_ship(product: str, why: str) -> State[Any]:
+@dataclass
+class _Progress:
+    """How far a retrain has come: the name of the stage at work."""
+
+    stage: str = ""
+
+    def at(self, stage: _Stage) -> _Stage:
+        """``stage`` itself, which begins now."""
+        self.stage = stage.name
+        return stage
+
+
+def _judge_and_ship(product: str, why: str, progress: _Progress) -> State[Any]:
     """The chain itself; each gate may end it. The decision is the final state's name, so that the run list shows it."""
-    run_id = teach(product, take_snapshot(product))
+    at = progress.at
+    snapshot = at(take_snapshot)(product)
+    run_id = at(teach)(product, snapshot)
     with open_context() as context:
         from inspection.stages.candidate import load_candidate
 
         gate_1 = load_candidate(context.settings, run_id).gate_1
     if gate_1 is None or gate_1.answer.value != "PASS":
         said = "was not asked" if gate_1 is None else gate_1.why
-        tell(product, run_id, f"Not shipped. Gate 1: {said}")
+        at(tell)(product, run_id, f"Not shipped. Gate 1: {said}")
         return Completed(name=f"Gate 1 {gate_1.answer.value if gate_1 else '?'}", message=said)
-    shrink(run_id)
-    answer = prove(run_id)
+    at(shrink)(run_id)
+    answer = at(prove)(run_id)
     if answer != "PASS":
-        tell(product, run_id, f"Not shipped. Gate 2 said {answer}.")
+        at(tell)(product, run_id, f"Not shipped. Gate 2 said {answer}.")
         return Completed(name=f"Gate 2 {answer}", message="the bundle was not signed")
-    begin_rollout(run_id, why)
-    project(product)
-    ended = roll_out(product)
-    tell(product, run_id, f"Rollout {ended['state']}. {ended['why']}")
+    at(begin_rollout)(run_id, why)
+    at(project)(product)
+    ended = at(roll_out)(product)
+    at(tell)(product, run_id, f"Rollout {ended['state']}. {ended['why']}")
     if ended["state"] == "aborted":
         return Failed(name="Rolled back", message=ended["why"])
     return Completed(name="Shipped" if ended["state"] == "done" else ended["state"].title(), message=ended["why"])
+
+
+def _leave_traces(context: Context, product: str, newest_label: int, stage: str, error: Exception) -> None:
+    """Record the failed attempt and tell people; what goes wrong here must not hide the error that ended the retrain."""
+    from inspection.stages.account import account_of_failure, words_of
+
+    outlook = _record(context, product, newest_label, stage, words_of(error))
+    text = account_of_failure(product, stage, error, outlook)
+    try:
+        create_markdown_artifact(key=artifact_key("retrain", product), markdown=text, description=f"Failed in {stage}")
+    except httpx.HTTPError as second:
+        get_run_logger().error("the artifact was not written: %s", second)
+
+
+def _record(context: Context, product: str, newest_label: int, stage: str, why: str) -> str:
+    """Append the failed attempt, which makes the schedule back off; returns what comes next, in words."""
+    try:
+        with context.store.begin() as session:
+            record_failure(session, product, newest_label, stage, why)
+            due = is_due(session, load_product(session, product))
+    except EscapementError as second:
+        return f"The attempt could not be recorded ({second}): the schedule tries again at its next look."
+    return "The schedule tries again at its next look." if due.due else f"What comes next: {due.why}."
 
 
 @flow(name="retrain", flow_run_name=run_name)
@@ -144,4 +186,9 @@ def retrain(product: str, force: bool = False) -> State[Any]:
             check_ready(context.store, product)
         except UsageError as missing:
             return Completed(name="NotReady", message=str(missing))
-        return _judge_and_ship(product, "forced by hand" if force else due.why)
+        progress = _Progress()
+        try:
+            return _judge_and_ship(product, "forced by hand" if force else due.why, progress)
+        except Exception as error:
+            _leave_traces(context, product, due.newest_label, progress.stage, error)
+            raise

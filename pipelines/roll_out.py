@@ -15,7 +15,7 @@ STEP_SECONDS = 1.0
 @task(name="project aliases into MLflow", retries=3, retry_delay_seconds=5)
 def project(product: str) -> None:
     """Let MLflow's aliases follow our ledger."""
-    from inspection.stages.evidence import project_aliases
+    from inspection.stages.aliases import project_aliases
 
     with open_context() as context:
         project_aliases(context.settings, context.store, product)

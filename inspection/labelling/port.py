@@ -145,6 +145,10 @@ class LabelStudio(Protocol):
         """The tasks with these keys, oldest first; keys without a task are absent."""
         ...
 
+    def change_data(self, task_id: int, data: Mapping[str, Any]) -> None:
+        """Replace a task's data, its answers stay; nothing happens when the task is gone already."""
+        ...
+
     def delete_task(self, task_id: int) -> None:
         """Delete one task with its annotations; nothing happens when it is gone already."""
         ...

@@ -141,7 +141,8 @@ def _check_changed_by_hand(product: Product, project: StudioProject) -> None:
         raise LabelError(
             f"the labelling interface of project {project.id} ({project.title}) was changed by hand and no longer fits "
             f"the product {product.name}: {'; '.join(troubles)}. Put it right under Settings > Labeling Interface, change "
-            "the product's classes, or restore the product's own interface",
+            "the product's classes, or restore the product's own interface with `inspection pull-labels "
+            f"--product {product.name} --restore-interface`",
             code="interface_changed",
         )
 

@@ -29,6 +29,7 @@ from inspection.labelling.interface import (
     defects_of,
 )
 from inspection.labelling.port import KEY_FIELD, LINK_FIELD, LabelStudio, NewTask, TaskState, task_key
+from inspection.labelling.relink import relink_open_tasks
 from inspection.store.leases import Lease, hold
 from inspection.store.session import Store, insert_new
 from inspection.store.tables import PictureRow, TaskRow, VerdictRow, WatermarkRow
@@ -59,12 +60,14 @@ class Asked(Protocol):
 
 @dataclass(frozen=True)
 class PushReport:
-    """What a push did: tasks made, tasks adopted from a run that died, choices that had a task already."""
+    """What a push did: tasks made, tasks adopted from a run that died, choices that had a task already, open tasks that
+    were given a link to where the hub is now."""
 
     created: int
     adopted: int
     already: int
     doubles_removed: int
+    relinked: int = 0
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ def push_tasks(
     purpose: str = PURPOSE,
     wait_seconds: float = 120.0,
 ) -> PushReport:
-    """Make one task per chosen picture, and finish what an earlier run left half done.
+    """Make one task per chosen picture, finish what an earlier run left half done, and keep open tasks' links right.
 
     ``purpose`` is another word where a study asks about the same pictures again; ``picture_link`` gives the address a
     browser fetches a picture from, by its SHA-256. Raises MissingPictureError for a picture the store does not know
@@ -104,12 +107,13 @@ def push_tasks(
             _forget_replaced(session, product, space)
             waiting = _waiting(session, product, purpose)
         adopted, doubles = _adopt(store, studio, lease, project_id, waiting)
+        relinked = relink_open_tasks(store, studio, lease, product, project_id, picture_link)
         missing = [w for w in waiting if w.row.id not in adopted]
         for start in range(0, len(missing), _CREATE_AT_ONCE):
             part = missing[start : start + _CREATE_AT_ONCE]
             ids = studio.create_tasks(project_id, [_new_task(product, w, picture_link) for w in part])
             _confirm(store, lease, project_id, dict(zip((w.row.id for w in part), ids, strict=True)))
-    return PushReport(len(missing), len(adopted), len(choices) - new, doubles)
+    return PushReport(len(missing), len(adopted), len(choices) - new, doubles, relinked)
 
 
 def _reserve(session: Session, product: Product, choices: Sequence[Asked], purpose: str) -> int:

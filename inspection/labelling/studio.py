@@ -154,6 +154,10 @@ class SdkStudio:
                     found.setdefault(str(task.data.get(KEY_FIELD)), []).append(task.state())
         return found
 
+    def change_data(self, task_id: int, data: Mapping[str, Any]) -> None:
+        """Replace a task's data; nothing happens when the task is gone already."""
+        self._request("PATCH", f"api/tasks/{task_id}/", body={"data": dict(data)}, missing_ok=True)
+
     def delete_task(self, task_id: int) -> None:
         """Delete one task; nothing happens when it is gone already."""
         self._request("DELETE", f"api/tasks/{task_id}/", missing_ok=True)

@@ -1,12 +1,46 @@
-"""The account of a retrain, in markdown: what was decided and why, with the figures it rests on."""
+"""The account of a retrain, in markdown: what was decided and why, with the figures it rests on; or where it broke."""
 
 from inspection.data.snapshot_record import Split
 from inspection.data.snapshots import load_snapshot
+from inspection.errors import (
+    BundleError,
+    EnvironmentTroubleError,
+    EscapementError,
+    InputError,
+    IntegrityError,
+    LeaseError,
+    ServerError,
+    UsageError,
+)
 from inspection.release.gate import GateAnswer
 from inspection.release.scorecard import Scorecard
 from inspection.settings import Settings
 from inspection.stages.candidate import Candidate, Shipped
 from inspection.store.session import Store
+
+_LONGEST_WORDS = 1000
+_ADVICE: tuple[tuple[type[EscapementError], str], ...] = (
+    (UsageError, "Change what it names: until then every attempt ends here."),
+    (InputError, "Correct the picture, the label or the labelling interface it names."),
+    (IntegrityError, "Look at what it names, in the store, before anything is retrained from it."),
+    (BundleError, "Look at the bundle: it is not what the agent's own program accepts."),
+    (ServerError, "Look at the server it names: is it running, is its address right?"),
+    (LeaseError, "Another process holds the lease: wait for it, or find out which one it is."),
+    (EnvironmentTroubleError, "Look at this machine: `inspection doctor` names its troubles."),
+)
+_FAULT = "This is a fault of a program, not of a setting: the log of this run has the whole trace; report it with that."
+
+
+def words_of(error: Exception) -> str:
+    """What an error says, on one line: the message of our own errors, with the kind before it where it is another's."""
+    said = str(error) if isinstance(error, EscapementError) else f"{type(error).__name__}: {error}"
+    return " ".join(said.split())[:_LONGEST_WORDS]
+
+
+def account_of_failure(product: str, stage: str, error: Exception, outlook: str) -> str:
+    """Where a retrain broke, the words of the error, what to do, and with ``outlook`` what comes next by itself. Pure."""
+    advice = next((words for kind, words in _ADVICE if isinstance(error, kind)), _FAULT)
+    return f"# Retrain of {product}\n\n**Failed in {stage}: {words_of(error)}**\n\n{advice}\n\n{outlook}"
 
 
 def account_of(settings: Settings, store: Store, candidate: Candidate, decision: str) -> str:
@@ -56,5 +90,5 @@ def _data(store: Store, snapshot_id: str) -> str:
     for name in snapshot.classes:
         counts = [sum(e.label == name for e in snapshot.of(split)) for split in Split]
         rows.append(f"| {name} | " + " | ".join(map(str, counts)) + " |")
-    left_out = f"{len(snapshot.refused)} labelled pictures were left out." if snapshot.refused else ""
+    left_out = f"Labelled pictures left out: {len(snapshot.refused)}." if snapshot.refused else ""
     return f"## Snapshot `{snapshot_id[:12]}`\n\n{head}\n" + "\n".join(rows) + f"\n\n{left_out}"

@@ -86,10 +86,18 @@ def ask_operators(settings: Settings, store: Store, product_name: str, rng: rand
     return AskReport(project_id=project_id, chosen=chosen, closed=closed, pushed=asdict(pushed))
 
 
-def pull_answers(settings: Settings, store: Store, product_name: str, *, allow_mass_retraction: bool = False) -> PullWords:
-    """Record what changed in Label Studio since the watermark (``allow_mass_retraction``: see `pull_labels`)."""
+def pull_answers(
+    settings: Settings,
+    store: Store,
+    product_name: str,
+    *,
+    allow_mass_retraction: bool = False,
+    restore_interface: bool = False,
+) -> PullWords:
+    """Record what changed in Label Studio since the watermark (``allow_mass_retraction``: see `pull_labels`;
+    ``restore_interface``: see `ensure_project`)."""
     product = _product(store, product_name)
     with _studio(settings) as studio:
-        project_id = ensure_project(studio, product)
+        project_id = ensure_project(studio, product, restore=restore_interface)
         report = pull_labels(store, studio, product, project_id, allow_mass_retraction=allow_mass_retraction)
     return PullWords(project_id=project_id, pulled=asdict(report))

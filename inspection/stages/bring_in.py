@@ -1,12 +1,12 @@
 """Bring a folder of labelled pictures into the store, creating its product the first time."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from inspection.contracts import Limits
-from inspection.data.importers import ImportReport, classes_of, import_items, read_directory
+from inspection.data.importers import ImportReport, classes_of, import_items, other_endings, read_directory
 from inspection.data.product import Product
 from inspection.data.products import list_products, load_product, save_product
 from inspection.errors import UsageError
@@ -18,21 +18,26 @@ FIRST_LIMITS = Limits(escape_rate=0.01, overkill_rate=0.05)
 
 @dataclass(frozen=True)
 class BroughtIn:
-    """What an import did."""
+    """What an import did. ``other_endings``: files in the folders that are no pictures by their ending, by ending."""
 
     product: str
     report: ImportReport
+    other_endings: dict[str, int] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """For scripts."""
-        return {"product": self.product, **asdict(self.report)}
+        return {"product": self.product, **asdict(self.report), "other_endings": self.other_endings}
 
     def in_words(self) -> str:
-        """For people; refused pictures are named."""
+        """For people; refused pictures are named, and what was not looked at is counted."""
         found = self.report
         lines = [f"{self.product}: {found.new} new pictures, {found.known} known, {found.labels} new labels"]
         lines += [f"  refused ({code}): {name}" for name, code in found.refused]
         lines += [f"  group on several sides: {group}" for group in found.mixed_groups]
+        if others := sum(self.other_endings.values()):
+            endings = ", ".join(f"{ending or 'none'} {count}" for ending, count in self.other_endings.items())
+            files = "file with another ending was" if others == 1 else "files with other endings were"
+            lines.append(f"  {others} {files} not looked at: {endings}")
         return "\n".join(lines)
 
 
@@ -58,7 +63,7 @@ def import_directory(
         max_pixels=settings.max_picture_pixels,
         progress=progress,
     )
-    return BroughtIn(product, report)
+    return BroughtIn(product, report, other_endings(directory))
 
 
 def _define(store: Store, name: str, classes: list[str]) -> None:

@@ -53,6 +53,7 @@ class Candidate(BaseModel):
     golden_2: Scorecard | None = None  # the bundle on the golden parts
     champion_2: Scorecard | None = None  # the champion's bundle on the same parts
     gate_2: GateAnswer | None = None
+    student_run_id: str | None = None  # the run the edge version is registered on, nested in `run_id`
     edge_version: str | None = None
 
     @property

@@ -1,7 +1,9 @@
 """What each stage leaves in MLflow: one run per candidate (the teacher's), with the student's run nested in it.
 
-Names are chosen for the comparison page: ``golden/...`` is the teacher on the golden parts, ``bundle/...`` the shipped
-file on them, ``latency/...`` milliseconds on one thread.
+Invariant: a run from which a version is registered says by itself what it was made from (snapshot, environment, commit)
+and how good it is (scorecard, gate, plots). Names are chosen for the comparison page: ``golden/...`` is the teacher on the
+golden parts, ``bundle/...`` the shipped file on them, ``latency/...`` milliseconds on one thread. What compares candidates
+stands on the teacher's run as well.
 """
 
 import subprocess
@@ -25,7 +27,6 @@ from inspection.release.scorecard import Scorecard
 from inspection.settings import Settings
 from inspection.stages.candidate import Candidate
 from inspection.stages.material import Material
-from inspection.store.session import Store
 from inspection.training.record import Trained
 
 LogEpoch = Callable[[int, dict[str, float]], None]
@@ -44,6 +45,12 @@ def commit() -> str | None:
 def _plans(material: Material) -> dict[str, Any]:
     keep = {"train", "student", "retrain", "limits", "costs"}
     return material.product.model_dump(mode="json", include=keep)
+
+
+def _made_from(run: Run, settings: Settings, material: Material) -> None:
+    """The snapshot as the run's dataset, and what the run runs on."""
+    run.snapshot(material.snapshot, f"{settings.blob_url}/snapshots/{material.snapshot.digest}.json")
+    run.environment()
 
 
 def _example(material: Material) -> NDArray[np.uint8]:
@@ -66,10 +73,7 @@ class TeacherRun:
             self._registry.run(product, run_name("teacher", number), kind="teacher", commit=commit())
         )
         self._run.params(_plans(self._material))
-        self._run.snapshot(
-            self._material.snapshot, f"{self._settings.blob_url}/snapshots/{self._material.snapshot.digest}.json"
-        )
-        self._run.environment()
+        _made_from(self._run, self._settings, self._material)
         return self
 
     def __exit__(self, *exc_info: Any) -> bool | None:
@@ -111,25 +115,28 @@ class TeacherRun:
 
 
 def _plot(run: Run, material: Material, card: Scorecard, judged: Judged) -> None:
-    """Confusion, the trade of escape against overkill, and the worst offenders as a picture grid."""
+    """Confusion, the trade of escape against overkill, and the worst offenders as a picture grid.
+
+    A verdict's ``sequence`` is the place of its picture among the golden examples, counted from 1.
+    """
     product = material.product
     run.figure("plots/confusion.png", confusion_figure(card))
     run.figure("plots/escape_against_overkill.png", escape_overkill_figure(card, product.limits))
     worst = worst_offenders(judged, product.good_class)
     examples = material.of(Split.GOLDEN)
-    by_verdict = {verdict.id: e for (verdict, _), e in zip(judged, examples, strict=True)}
-    pictures = {v.id: decode_bgr(material.picture(by_verdict[v.id].picture)) for v, _ in worst}
+    pictures = {v.id: decode_bgr(material.picture(examples[v.sequence - 1].picture)) for v, _ in worst}
     run.figure("plots/worst_offenders.png", offenders_figure(worst, pictures, product.good_class))
 
 
 def log_student(settings: Settings, material: Material, candidate: Candidate, student: Trained) -> Candidate:
-    """The student's nested run with its curves and file, and the edge model's registered version."""
+    """The student's nested run with its origin, curves and file, and the edge model's registered version."""
     registry = Registry(settings.mlflow_url)
     parent, shipped = registry.reopen(candidate.run_id), candidate.shipped
     if shipped is None:
         raise ValueError("log_student() comes after the file was chosen")
     name = run_name("student", candidate.version or 0)
     with registry.run(candidate.product, name, kind="student", parent=parent, commit=commit()) as run:
+        _made_from(run, settings, material)
         run.params({"student": material.product.student.model_dump(mode="json"), "precision": shipped.precision})
         run.history(student.history)
         figures = {"latency/shipped_ms": shipped.latency_ms, "latency/float_ms": shipped.float_latency_ms}
@@ -144,24 +151,24 @@ def log_student(settings: Settings, material: Material, candidate: Candidate, st
             "teacher": candidate.teacher_version or "",
         }
         version = registry.register(edge_name(candidate.product), model, run=run, tags=tags)
-    return candidate.with_(edge_version=version)
+    return candidate.with_(student_run_id=run.id, edge_version=version)
 
 
-def log_gate_2(settings: Settings, candidate: Candidate) -> Candidate:
-    """Gate 2's answer and the bundle's scorecard on the candidate's run and on the registered version."""
+def log_gate_2(settings: Settings, material: Material, candidate: Candidate, judged: Judged) -> Candidate:
+    """Gate 2's answer and the bundle's scorecard on both runs, its plots on the student's, the answer on the version.
+
+    ``judged``: the bundle's verdicts on the golden examples with their true labels (`inspection.release.replay`).
+    """
     card, answer = candidate.golden_2, candidate.gate_2
     if card is None or answer is None:
         raise ValueError("log_gate_2() comes after gate 2")
     registry = Registry(settings.mlflow_url)
-    run = registry.reopen(candidate.run_id)
-    run.scorecard("bundle", card)
-    run.gate(2, answer)
+    student = registry.reopen(candidate.student_run_id) if candidate.student_run_id else None
+    for run in filter(None, (registry.reopen(candidate.run_id), student)):
+        run.scorecard("bundle", card)
+        run.gate(2, answer)
+    if student is not None:
+        _plot(student, material, card, judged)
     if candidate.edge_version is not None:
         registry.tag_version(edge_name(candidate.product), candidate.edge_version, {"gate2": answer.answer.value})
     return candidate
-
-
-def project_aliases(settings: Settings, store: Store, product: str) -> None:
-    """Make MLflow's aliases say what our promotion ledger says."""
-    with store.begin(read_only=True) as session:
-        Registry(settings.mlflow_url).project_aliases(session, product)

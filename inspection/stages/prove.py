@@ -23,11 +23,13 @@ def prove(settings: Settings, store: Store, candidate: Candidate, *, who: str) -
     with store.begin() as session:
         look_at_golden(session, candidate.snapshot, who, f"gate 2 of bundle {candidate.bundle[:12]}")
     pictures = golden_pictures(material.of(Split.GOLDEN), material.picture)
-    card = golden_card(material, replay(candidate.bundle_file.read_bytes(), pictures))
+    judged = replay(candidate.bundle_file.read_bytes(), pictures)
+    card = golden_card(material, judged)
     theirs = _champion(material, pictures)
     answer = gate(card, theirs, material.product.limits, material.product.costs)
     record_gate(store, candidate.product, 2, candidate.bundle, candidate.snapshot, answer, card)
-    return log_gate_2(settings, candidate.with_(golden_2=card, champion_2=theirs, gate_2=answer))
+    proved = candidate.with_(golden_2=card, champion_2=theirs, gate_2=answer)
+    return log_gate_2(settings, material, proved, judged)
 
 
 def _champion(material: Material, pictures: list[GoldenPicture]) -> Scorecard | None:

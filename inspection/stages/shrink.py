@@ -17,7 +17,7 @@ from sqlalchemy import func, select
 
 from inspection.contracts import MODEL_NAME, RECIPE_NAME, InputDescription, Origin, Recipe, decide, sha256_hex
 from inspection.data.pictures import decode_bgr, encode_png
-from inspection.data.product import Product
+from inspection.data.product import Product, StudentPlan
 from inspection.data.snapshot_record import Example, Split
 from inspection.release.bundle import choose_self_test, pack
 from inspection.release.export import export_onnx
@@ -51,9 +51,9 @@ def build(settings: Settings, store: Store, candidate: Candidate, say: Say) -> C
         f"student ({student.started_from}): best epoch {student.best_epoch + 1} of {len(student.history)}: "
         f"{_words(student.best)}"
     )
-    _export(material, candidate, student)
+    export_files(material, candidate, student)
     number = _next_version(store, candidate.product)
-    shipped, recipe, scores = _choose(material, candidate, student, number)
+    shipped, recipe, scores = choose_file(material, candidate, student, number)
     say(
         f"shipping {shipped.precision}: {shipped.latency_ms:.2f} ms (float {shipped.float_latency_ms:.2f} ms), "
         f"{shipped.agreement:.1%} equal verdicts"
@@ -73,7 +73,8 @@ def _distil(material: Material, candidate: Candidate, teacher: Trained) -> Train
     return distil(teacher, material.snapshot, material.product, material.picture, candidate.student, warm_start=earlier)
 
 
-def _export(material: Material, candidate: Candidate, student: Trained) -> None:
+def export_files(material: Material, candidate: Candidate, student: Trained) -> None:
+    """Write the float file, and the int8 file calibrated on a sample of the training side."""
     export_onnx(student.deploy_graph(), candidate.float_onnx)
     training = material.of(Split.TRAIN)
     count = min(material.product.student.calibration_pictures, len(training))
@@ -102,8 +103,18 @@ def _by_class(row: NDArray[np.float32], classes: Sequence[str]) -> dict[str, flo
     return {name: float(np.clip(value, 0.0, 1.0)) for name, value in zip(classes, row, strict=True)}
 
 
-def _choose(material: Material, candidate: Candidate, student: Trained, number: int) -> tuple[Shipped, Recipe, Scores]:
-    """Measure both files on the validation side; int8 wins when it is faster, agrees and keeps its accuracy."""
+def choose_precision(agreement: float, accuracy_drop: float, speedup: float, plan: StudentPlan) -> str:
+    """``int8`` only where it is faster and says what the float file says, else ``float32``. Pure.
+
+    ``agreement``: share of equal decisions; ``accuracy_drop``: balanced accuracy of float minus that of int8, both in
+    [0, 1]; ``speedup``: float time / int8 time.
+    """
+    agrees = agreement >= plan.min_agreement and accuracy_drop <= plan.max_balanced_accuracy_drop
+    return "int8" if agrees and speedup > 1.0 else "float32"
+
+
+def choose_file(material: Material, candidate: Candidate, student: Trained, number: int) -> tuple[Shipped, Recipe, Scores]:
+    """Measure both files on the validation side and choose by `choose_precision`; its recipe and scores with it."""
     examples = material.of(Split.VALIDATION)
     frames = material.frames(examples)
     exact, small = scores_of(candidate.float_onnx, frames), scores_of(candidate.int8_onnx, frames)
@@ -112,14 +123,14 @@ def _choose(material: Material, candidate: Candidate, student: Trained, number: 
     truth = [student.classes.index(e.label) for e in examples]
     drop = balanced_accuracy_score(truth, exact.argmax(1)) - balanced_accuracy_score(truth, small.argmax(1))
     times = compare_latency(candidate.float_onnx, candidate.int8_onnx, _typical(frames), runs=TIMING_RUNS)
-    plan = material.product.student
-    agrees = equal.mean() >= plan.min_agreement and drop <= plan.max_balanced_accuracy_drop
-    int8 = bool(agrees and times.speedup > 1.0)
+    agreement = float(equal.mean())
+    precision = choose_precision(agreement, float(drop), times.speedup, material.product.student)
+    int8 = precision == "int8"
     shipped = Shipped(
-        precision="int8" if int8 else "float32",
+        precision=precision,
         latency_ms=(times.int8_model if int8 else times.float_model).p50_ms,
         float_latency_ms=times.float_model.p50_ms,
-        agreement=float(equal.mean()) if int8 else 1.0,
+        agreement=agreement if int8 else 1.0,
         length=(candidate.int8_onnx if int8 else candidate.float_onnx).stat().st_size,
         float_length=candidate.float_onnx.stat().st_size,
     )

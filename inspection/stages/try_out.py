@@ -11,7 +11,7 @@ from inspection.contracts import Limits
 from inspection.data.importers import read_directory
 from inspection.data.product import Product
 from inspection.data.products import save_product
-from inspection.data.snapshots import build_snapshot
+from inspection.data.snapshots import build_snapshot, load_snapshot
 from inspection.errors import UsageError
 from inspection.release.gate import GateAnswer
 from inspection.release.scorecard import Scorecard
@@ -54,14 +54,23 @@ def _tuned(product: Product, options: Mapping[str, Any]) -> Product:
 
 def train_snapshot(settings: Settings, store: Store, options: Mapping[str, Any], say: Say) -> Outcome:
     """Train on a snapshot (or on a new one of all labels of a product) and log it in MLflow."""
-    snapshot, product = options.get("snapshot"), options.get("product_name")
-    if product is None:
-        raise UsageError("name the product with --product (and a snapshot with --snapshot, or all its labels are used)")
-    material = Material.load(store, product, snapshot or build_snapshot(store, product).digest)
-    candidate = teach(settings, replace(material, product=_tuned(material.product, options)), say)
+    candidate = teach(settings, material_of(store, options), say)
     if candidate.golden_1 is None or candidate.gate_1 is None:
         raise ValueError("teach() judges")
     return Outcome(candidate.run_id, candidate.golden_1, candidate.gate_1)
+
+
+def material_of(store: Store, options: Mapping[str, Any]) -> Material:
+    """What to train on: a snapshot, whose product is its own, or a new one of all labels of ``product_name``.
+
+    Raises UsageError when neither is named, or one is not there.
+    """
+    snapshot, product = options.get("snapshot"), options.get("product_name")
+    if snapshot is None and product is None:
+        raise UsageError("name a product with --product (all its labels are used), or a snapshot with --snapshot")
+    name = product or load_snapshot(store, str(snapshot)).product
+    material = Material.load(store, name, snapshot or build_snapshot(store, name).digest)
+    return replace(material, product=_tuned(material.product, options))
 
 
 def train_from_images(images: Path, good: str | None, options: Mapping[str, Any], say: Say) -> Outcome:

@@ -1,7 +1,8 @@
 """Typed tables. What a row means is `inspection.data`'s business; here is only how it is kept.
 
-Invariants: times are UTC; `labels`, `promotions`, `gate_decisions` and `golden_looks` are append-only (database triggers
-made by the migrations refuse UPDATE and DELETE); `(device, boot, sequence)` is unique; one task per picture and purpose.
+Invariants: times are UTC; `labels`, `promotions`, `gate_decisions`, `golden_looks` and `failed_retrains` are append-only
+(database triggers made by the migrations refuse UPDATE and DELETE); `(device, boot, sequence)` is unique; one task per
+picture and purpose.
 """
 
 from datetime import UTC, datetime
@@ -24,7 +25,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-APPEND_ONLY = ("labels", "promotions", "gate_decisions", "golden_looks")
+APPEND_ONLY = ("labels", "promotions", "gate_decisions", "golden_looks", "failed_retrains")
 
 
 def utc_now() -> datetime:
@@ -282,6 +283,19 @@ class GateDecisionRow(Base):
     answer: Mapped[str] = mapped_column(String(16))  # PASS | FAIL | INSUFFICIENT
     why: Mapped[str] = mapped_column(Text)
     body: Mapped[dict[str, Any]]
+    at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class FailedRetrainRow(Base):
+    """Append-only: a retrain that ended in an exception: on which labels, in which stage, why."""
+
+    __tablename__ = "failed_retrains"
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=True)
+    product: Mapped[str] = mapped_column(String(64), index=True)
+    last_label_id: Mapped[int] = mapped_column(BigInteger)  # the newest one when it began
+    stage: Mapped[str] = mapped_column(String(100))
+    why: Mapped[str] = mapped_column(Text)
     at: Mapped[datetime] = mapped_column(default=utc_now)
 
 

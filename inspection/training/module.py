@@ -16,6 +16,7 @@ from inspection.models.preprocess import Preprocess
 from inspection.training.cache import GOOD_PLACE, UNKNOWN_PLACE
 
 LABEL_SMOOTHING = 0.05
+_SHORTEST_CYCLE = 10  # steps
 Batch = tuple[Tensor, Tensor, Tensor]
 """Normalized pictures, class indices, places (see `inspection.training.cache.Working`)."""
 
@@ -93,9 +94,9 @@ class Classifier(lightning.LightningModule):
         fused = self.trainer.precision != "16-mixed"
         groups = _parameter_groups(self.net, self.weight_decay)
         optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, fused=fused)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, self.learning_rate, total_steps=int(self.trainer.estimated_stepping_batches), pct_start=0.2
-        )
+        # One step on the way up divides by zero (pct_start * steps - 1): a very short training ends before its cycle does.
+        steps = max(_SHORTEST_CYCLE, int(self.trainer.estimated_stepping_batches))
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, total_steps=steps, pct_start=0.2)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 

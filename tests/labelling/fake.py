@@ -146,6 +146,14 @@ class FakeStudio:
                 found.setdefault(str(state.key), []).append(state)
         return found
 
+    def change_data(self, task_id: int, data: Mapping[str, Any]) -> None:
+        self._enter("change_data")
+        if task_id in self.tasks:
+            project, task = self.tasks[task_id]
+            update = {"data": dict(data), "updated_at": self._now()}
+            self.tasks[task_id] = (project, task.model_copy(update=update))
+        self._leave("change_data")
+
     def delete_task(self, task_id: int) -> None:
         self.tasks.pop(task_id, None)
 

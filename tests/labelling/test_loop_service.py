@@ -3,11 +3,13 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 from sqlalchemy import select
 
-from inspection.contracts import Box
+from inspection.contracts import Box, Decision
 from inspection.data.labels import current_labels
 from inspection.data.product import Product
 from inspection.data.products import save_product
@@ -20,7 +22,7 @@ from inspection.labelling.studio import connect
 from inspection.store.session import Store
 from inspection.store.tables import TaskRow
 from tests.labelling.conftest import make_product
-from tests.labelling.helpers import add_pictures, answer, box, choice
+from tests.labelling.helpers import add_pictures, add_verdict, answer, box, choice
 from tests.labelling.live import RunningServer, cutting_proxy
 from tests.labelling.test_push import Chosen
 
@@ -47,6 +49,18 @@ def tasks_of(store: Store, pictures: list[str]) -> list[int]:
     with store.begin() as session:
         rows = {row.picture: row.label_studio_id for row in session.scalars(select(TaskRow))}
     return [rows[p] or 0 for p in pictures]
+
+
+def filled_in(server: RunningServer, task: int) -> list[dict[str, Any]]:
+    """What an operator finds filled in, without the ids Label Studio adds."""
+    answered = httpx.get(
+        f"{server.url}/api/tasks/{task}/",
+        headers={"Authorization": f"Token {server.token}"},
+        timeout=30,
+        trust_env=False,
+    )
+    (prediction,) = answered.raise_for_status().json()["predictions"]
+    return [{k: v for k, v in item.items() if k != "id"} for item in prediction["result"]]
 
 
 def test_the_whole_way_and_back(tmp_path: Path, real_studio: LabelStudio, label_studio_server: RunningServer) -> None:
@@ -82,6 +96,33 @@ def test_the_whole_way_and_back(tmp_path: Path, real_studio: LabelStudio, label_
         assert labels(store, product, pictures) == {0: "scratch", 4: "dent", 5: None}
         assert pull_labels(store, real_studio, product, project).reconciled is False
         assert push() == 0
+
+
+def test_open_tasks_follow_the_hub_on_the_real_server(
+    tmp_path: Path, real_studio: LabelStudio, label_studio_server: RunningServer
+) -> None:
+    """The hub came back on another port: links change, what is filled in for the operator and answers given stay."""
+    server, product = label_studio_server, make_product("moved")
+    with opened(tmp_path, product) as store:
+        pictures = add_pictures(store, product, 3)
+        add_verdict(store, product, Decision.NG, "dent", {"good": 0.1, "dent": 0.8, "scratch": 0.1})
+        project = ensure_project(real_studio, product)
+        chosen = [Chosen(pictures[0], verdict="v1"), *map(Chosen, pictures[1:])]
+        push_tasks(store, real_studio, product, project, chosen, "http://127.0.0.1:8470/p/{}".format)
+        tasks = tasks_of(store, pictures)
+        answer(server, tasks[2], [choice("good")])  # not pulled yet: for us it is still open
+        moved = "http://127.0.0.1:9999/p/{}".format
+        assert push_tasks(store, real_studio, product, project, chosen, moved).relinked == 3
+        shown = {task.id: task for task in real_studio.read_tasks(project, tasks)}
+        assert [shown[i].data["image"] for i in tasks] == [moved(p) for p in pictures]
+        assert [shown[i].data["part"] for i in tasks] == ["P0", "P1", "P2"]
+        assert [len(shown[i].annotations) for i in tasks] == [0, 0, 1]
+        assert filled_in(server, tasks[0]) == [choice("dent")]
+        assert push_tasks(store, real_studio, product, project, chosen, moved).relinked == 0
+        assert pull_labels(store, real_studio, product, project).merged.answered == 1
+        assert labels(store, product, pictures) == {2: "good"}
+        real_studio.delete_task(tasks[0])
+        real_studio.change_data(tasks[0], {"image": "gone"})
 
 
 def test_a_class_nobody_knows_stops_the_pull(

@@ -1,21 +1,19 @@
 """Promises of the push, against a fake server and a real store."""
 
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 from sqlalchemy import select
 
 from inspection.contracts import Box, Decision
 from inspection.data.product import Product
-from inspection.data.products import save_product
 from inspection.errors import MissingPictureError, ServerError
 from inspection.labelling.port import NewTask
 from inspection.labelling.project import ensure_project
 from inspection.labelling.push import PushReport, push_tasks
+from inspection.labelling.relink import mark_of
 from inspection.store.session import Store
 from inspection.store.tables import TaskRow
 from tests.labelling.fake import FakeStudio
@@ -40,11 +38,15 @@ class Desk:
     product: Product
     project: int
     pictures: list[str]
+    link: str = "http://hub/p/{}-mac"
 
     def push(self, *chosen: Chosen, studio: FakeStudio | None = None) -> PushReport:
         wanted = chosen or tuple(Chosen(p) for p in self.pictures)
-        link = "http://hub/p/{}-mac".format
-        return push_tasks(self.store, studio or self.studio, self.product, self.project, wanted, link)
+        return push_tasks(self.store, studio or self.studio, self.product, self.project, wanted, self.link.format)
+
+    def links(self) -> list[str]:
+        """Where the server's tasks fetch their pictures from, in the order the tasks were made."""
+        return [str(self.studio.tasks[i][1].data["image"]) for i in sorted(self.studio.tasks)]
 
     def ids(self) -> list[int | None]:
         """Label Studio ids of the task rows."""
@@ -57,13 +59,10 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path: Path, fake_studio: FakeStudio, product: Product) -> Iterator[Desk]:
+def desk(store: Store, fake_studio: FakeStudio, product: Product) -> Desk:
     """Five pictures, no task yet."""
-    with Store.open(f"sqlite:///{tmp_path / 'a.db'}", f"file://{tmp_path / 'blobs'}") as store:
-        with store.begin() as session:
-            save_product(session, product)
-        pictures = add_pictures(store, product, 5)
-        yield Desk(store, fake_studio, product, ensure_project(fake_studio, product), pictures)
+    pictures = add_pictures(store, product, 5)
+    return Desk(store, fake_studio, product, ensure_project(fake_studio, product), pictures)
 
 
 def test_one_picture_is_one_task_however_often(desk: Desk) -> None:
@@ -122,6 +121,55 @@ def test_a_replaced_project_is_asked_again_but_for_what_was_answered(desk: Desk)
     desk.project = ensure_project(fresh, desk.product)
     assert desk.push(Chosen(desk.pictures[4]), studio=fresh).created == 4
     assert {i for i in desk.ids() if i} == set(fresh.tasks)
+
+
+def test_open_tasks_follow_the_hub_to_another_address(desk: Desk) -> None:
+    """An answered or closed question is left as it was; the second run finds nothing to do, and asks nothing."""
+    desk.push()
+    with desk.store.begin() as session:
+        rows = session.scalars(select(TaskRow).order_by(TaskRow.id)).all()
+        rows[0].answered_at = rows[1].closed_at = datetime.now(UTC)
+    before = {i: task.data for i, (_, task) in desk.studio.tasks.items()}
+    desk.link = "http://hub:8080/p/{}-mac"
+    assert desk.push() == PushReport(created=0, adopted=0, already=5, doubles_removed=0, relinked=3)
+    old, new = ([link.format(p) for p in desk.pictures] for link in ("http://hub/p/{}-mac", desk.link))
+    assert desk.links() == [*old[:2], *new[2:]]
+    others = [{k: v for k, v in task.data.items() if k != "image"} for _, task in desk.studio.tasks.values()]
+    assert others == [{k: v for k, v in data.items() if k != "image"} for data in before.values()]
+    desk.studio.calls.clear()
+    assert desk.push().relinked == 0
+    assert not {"read_tasks", "change_data"} & set(desk.studio.calls)
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_links_a_dead_run_left_behind_are_mended_by_the_next(desk: Desk, late: bool) -> None:
+    """The address counts as known only when every open task has it; what was mended already is not sent again."""
+    desk.push()
+    desk.link = "https://hub.example/p/{}-mac"
+    desk.studio.fail_on, desk.studio.late = "change_data", late
+    with pytest.raises(ServerError):
+        desk.push()
+    assert desk.push().relinked == (4 if late else 5)
+    assert desk.links() == [desk.link.format(p) for p in desk.pictures]
+
+
+def test_tasks_of_a_dead_run_are_adopted_with_the_link_of_today(desk: Desk) -> None:
+    """Made at the old address, confirmed after the move."""
+    desk.studio.fail_on, desk.studio.late = "create_tasks", True
+    with pytest.raises(ServerError):
+        desk.push()
+    desk.link = "http://hub:8080/p/{}-mac"
+    report = desk.push()
+    assert (report.adopted, report.relinked) == (5, 5)
+    assert desk.links() == [desk.link.format(p) for p in desk.pictures]
+
+
+def test_an_address_of_any_length_is_remembered() -> None:
+    """The mark fits its column, and two long addresses that begin alike are two."""
+    host = "h" * 200
+    marks = [mark_of(f"http://{host}{end}/p/{{}}".format) for end in ("a", "b")]
+    assert marks[0] != marks[1]
+    assert all(len(mark) <= 100 for mark in marks)
 
 
 def test_an_unknown_picture_stops_everything_before_it_starts(desk: Desk) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -10,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
-import httpx
 import numpy as np
 import onnxruntime
 import pytest
@@ -28,54 +26,22 @@ from inspection.release.registry import Registry, Run, edge_name, run_name, teac
 from inspection.release.scorecard import Scorecard
 from inspection.store.session import Store
 from tests.release.making import card, product
+from tests.release.mlflow_server import running_mlflow
 from tests.release.small_model import brightness_model, picture
 from tests.release.test_promotions import Lease
 
 LIMITS = Limits(escape_rate=0.05, overkill_rate=0.10)
-START_SECONDS = 120.0
 _EXAMPLES = [
     Example(picture=format(i, "064x"), label="good", part=f"p{i}", group=f"p{i}", split=Split.TRAIN) for i in range(3)
 ]
 SNAPSHOT = Snapshot(product="plate", good_class="good", classes=["good", "dent"], examples=_EXAMPLES)
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _wait(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    until = time.monotonic() + START_SECONDS
-    while time.monotonic() < until:
-        if server.poll() is not None:
-            break
-        try:
-            if httpx.get(f"{url}/health", timeout=2).is_success:
-                return
-        except httpx.TransportError:
-            time.sleep(0.3)
-    raise AssertionError(f"MLflow did not start: {log.read_text()[-2000:]}")
-
-
 @pytest.fixture(scope="module")
 def mlflow_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real MLflow server on a free port, with its own database and artefacts."""
-    folder = tmp_path_factory.mktemp("mlflow")
-    port = _free_port()
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"]
-    command += ["--artifacts-destination", str(folder / "artifacts"), "--workers", "1"]
-    command += ["--host", "127.0.0.1", "--port", str(port)]
-    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    log = folder / "log.txt"
-    with log.open("wb") as out:
-        server = subprocess.Popen(command, cwd=folder, env=os.environ | quiet, stdout=out, stderr=out)
-    try:
-        _wait(f"http://127.0.0.1:{port}", server, log)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.terminate()
-        server.wait(30)
+    """A real MLflow server."""
+    with running_mlflow(tmp_path_factory.mktemp("mlflow")) as url:
+        yield url
 
 
 def _evidence(run: Run, judged: Scorecard, latency: float) -> None:
@@ -190,6 +156,7 @@ def test_aliases_follow_the_ledger(mlflow_url: str, logged: list[tuple[str, str]
     assert registry.aliases(edge_name("plate")) == {"champion": "1", "challenger": "2", "mine": "1"}
     assert registry.aliases(teacher_name("plate")) == {"champion": "1", "challenger": "2"}
     assert registry.aliases("nobody") == {}
+    client.delete_registered_model_alias(edge_name("plate"), "mine")  # this runs once per database, on one MLflow
 
 
 @pytest.mark.service

@@ -1,19 +1,21 @@
 """When a retrain is due."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
-from pathlib import Path
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from inspection.contracts import Limits
 from inspection.data.labels import Answer, record_answers
 from inspection.data.product import Product, RetrainPlan
 from inspection.data.products import save_product
-from inspection.stages.due import is_due
+from inspection.errors import AppendOnlyError
+from inspection.stages.due import is_due, record_failure, wait_after
 from inspection.store.session import Store
-from inspection.store.tables import GateDecisionRow, PictureRow, PromotionRow, SnapshotRow
+from inspection.store.tables import GateDecisionRow, PictureRow, PromotionRow, SnapshotRow, utc_now
+from tests.store.places import Place
 
 PRODUCT = Product(
     name="lid",
@@ -25,9 +27,9 @@ PRODUCT = Product(
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
+def store(place: Place) -> Iterator[Store]:
     """A store with the product and nothing else."""
-    with Store.open(f"sqlite:///{tmp_path}/e.db", f"file://{tmp_path}/blobs") as opened:
+    with place.open() as opened:
         with opened.begin() as session:
             save_product(session, PRODUCT)
         yield opened
@@ -62,10 +64,17 @@ def snapshot(session: Session, last_label: int) -> str:
     return name
 
 
-def due(store: Store) -> bool:
-    """What the rule says now."""
+def fail(store: Store, *, times: int = 1) -> None:
+    """Retrains that broke on the labels there are."""
+    for _ in range(times):
+        with store.begin() as session:
+            record_failure(session, "lid", is_due(session, PRODUCT).newest_label, "snapshot", "the disk is full")
+
+
+def due(store: Store, *, in_minutes: float = 0) -> bool:
+    """What the rule says now, or later."""
     with store.begin(read_only=True) as session:
-        return is_due(session, PRODUCT).due
+        return is_due(session, PRODUCT, now=utc_now() + timedelta(minutes=in_minutes)).due
 
 
 def test_a_retrain_is_due_from_the_planned_number_of_labels_on(store: Store) -> None:
@@ -114,3 +123,54 @@ def test_passing_a_gate_settles_nothing_until_the_model_is_promoted(store: Store
             )
         )  # fmt: skip
     assert not due(store)
+
+
+def test_what_broke_once_is_tried_again_and_what_broke_twice_waits(store: Store) -> None:
+    """A server that was away comes back; a fault that stays is not met again at every tick, but it is after an hour."""
+    with store.begin() as session:
+        label(session, 1, 2, 3)
+    fail(store)
+    assert due(store)
+    fail(store)
+    assert [due(store, in_minutes=minutes) for minutes in (0, 59, 61)] == [False, False, True]
+    fail(store)
+    assert [due(store, in_minutes=minutes) for minutes in (61, 119, 121)] == [False, False, True]
+
+
+def test_a_new_label_ends_the_wait(store: Store) -> None:
+    """It may be the correction that was lacking; the failures on the labels before it do not count any more."""
+    with store.begin() as session:
+        label(session, 1, 2, 3)
+    fail(store, times=3)
+    assert not due(store)
+    with store.begin() as session:
+        label(session, 4)
+    assert due(store)
+
+
+def test_a_wait_says_what_broke_and_when_it_ends(store: Store) -> None:
+    """The words are what a person finds as the message of the run that did not begin."""
+    with store.begin() as session:
+        label(session, 1, 2, 3)
+    fail(store, times=2)
+    with store.begin(read_only=True) as session:
+        why = is_due(session, PRODUCT).why
+    assert why.startswith(
+        "2 retrains failed on these labels, the last in 'snapshot' (the disk is full): the next begins after"
+    )
+    assert "new label" in why
+    assert "force" in why
+
+
+def test_the_wait_doubles_up_to_a_day() -> None:
+    """From the second failure on; it never grows past a day, so that nothing is given up."""
+    hours = [wait_after(failures) / timedelta(hours=1) for failures in (0, 1, 2, 3, 4, 5, 6, 7, 8, 1000)]
+    assert hours == [0, 0, 1, 2, 4, 8, 16, 24, 24, 24]
+
+
+@pytest.mark.parametrize("statement", ["UPDATE failed_retrains SET why = ''", "DELETE FROM failed_retrains"])
+def test_a_failed_retrain_stays_on_record(store: Store, statement: str) -> None:
+    """The database itself refuses to change or forget one."""
+    fail(store)
+    with pytest.raises(AppendOnlyError, match="append-only"), store.begin() as session:
+        session.execute(text(statement))

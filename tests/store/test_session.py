@@ -18,10 +18,12 @@ from sqlalchemy.orm import Session
 from inspection.errors import AppendOnlyError, EnvironmentTroubleError, ServerError, UsageError
 from inspection.store import schema, tables
 from inspection.store.engine import database_url
-from inspection.store.session import Store, insert_new
-from tests.store.conftest import Place
+from inspection.store.session import Store, insert_all_new, insert_new
+from tests.store.places import Place
 
 ROWS = {
+    "failed_retrains": """
+        INSERT INTO failed_retrains (product, last_label_id, stage, why, at) VALUES ('p', 1, 's', 'w', '2026-01-01')""",
     "labels": """
         INSERT INTO products (name, body, updated_at) VALUES ('p', '{}', '2026-01-01');
         INSERT INTO pictures
@@ -39,7 +41,13 @@ ROWS = {
             VALUES ('p', 1, 's', 'n', 'PASS', 'w', '{}', '2026-01-01')""",
     "golden_looks": "INSERT INTO golden_looks (snapshot, who, why, at) VALUES ('s', 'me', 'w', '2026-01-01')",
 }
-COLUMN = {"labels": "label", "promotions": "why", "gate_decisions": "answer", "golden_looks": "who"}
+COLUMN = {
+    "labels": "label",
+    "promotions": "why",
+    "gate_decisions": "answer",
+    "golden_looks": "who",
+    "failed_retrains": "why",
+}
 
 
 def looks(store: Store) -> int:
@@ -111,6 +119,32 @@ def test_insert_new_says_whether_the_row_is_new(store: Store) -> None:
         assert (first, second, kept and kept.split) == (True, False, "train")
 
 
+def test_crossed_batches_do_not_block_each_other(store: Store) -> None:
+    """Two writers bring the same rows in opposite orders: both get through, and each row is new to one of them."""
+    batches = [[(f"p{batch}", f"g{number}") for number in range(400)] for batch in range(5)]
+    start = threading.Barrier(2)
+    new: list[tuple[str, str]] = []
+    store_errors: list[BaseException] = []
+
+    def work(direction: int) -> None:
+        try:
+            for batch in batches:
+                start.wait(60)
+                rows = [{"product": product, "group": group, "split": "train"} for product, group in batch[::direction]]
+                with store.begin() as session:
+                    new.extend(insert_all_new(session, tables.SplitRow, rows))
+        except BaseException as error:  # noqa: BLE001 - handed to the test's own thread
+            store_errors.append(error)
+            start.abort()
+
+    threads = [threading.Thread(target=work, args=(direction,)) for direction in (1, -1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (store_errors, sorted(new)) == ([], sorted(key for batch in batches for key in batch))
+
+
 def test_times_come_back_in_utc(store: Store) -> None:
     """A time of another zone is the same moment afterwards, in UTC; a naive one is refused."""
     moment = datetime(2026, 1, 1, 12, tzinfo=timezone(timedelta(hours=2)))
@@ -126,15 +160,15 @@ def test_times_come_back_in_utc(store: Store) -> None:
         session.rollback()
 
 
-def test_models_and_migrations_agree(place: Place) -> None:
+def test_models_and_migrations_agree(empty_place: Place) -> None:
     """Alembic finds no difference between the migrated database and the tables in code."""
-    with place.open() as store, store.engine.connect() as connection:
+    with empty_place.open() as store, store.engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), tables.Base.metadata) == []
 
 
-def test_the_schema_can_go_back_and_forth(place: Place) -> None:
+def test_the_schema_can_go_back_and_forth(empty_place: Place) -> None:
     """A downgrade to nothing leaves no table of ours, and an upgrade makes them all again."""
-    with place.open() as store:
+    with empty_place.open() as store:
         with store.engine.begin() as connection:
             command.downgrade(schema.alembic_config(connection), "base")
         assert not schema.check(store.engine)
@@ -142,21 +176,21 @@ def test_the_schema_can_go_back_and_forth(place: Place) -> None:
         assert schema.check(store.engine)
 
 
-def test_several_processes_open_a_new_store_together(place: Place) -> None:
+def test_several_processes_open_a_new_store_together(empty_place: Place) -> None:
     """Four programs that start at once on an empty place all get the same, complete schema."""
     program = "import sys; from inspection.store.session import Store; Store.open(*sys.argv[1:]).close()"
-    command_line = [sys.executable, "-c", program, place.database_url, place.blob_url]
+    command_line = [sys.executable, "-c", program, empty_place.database_url, empty_place.blob_url]
     running = [subprocess.Popen(command_line, stderr=subprocess.PIPE, text=True) for _ in range(4)]
     said = [process.communicate(timeout=120)[1] for process in running]
     assert [process.returncode for process in running] == [0] * 4, said
-    with place.open(migrate=False) as store:
+    with empty_place.open(migrate=False) as store:
         assert schema.check(store.engine)
 
 
-def test_an_old_schema_is_refused_without_migrate(place: Place) -> None:
+def test_an_old_schema_is_refused_without_migrate(empty_place: Place) -> None:
     """Opening an empty database without leave to migrate says what to do."""
     with pytest.raises(EnvironmentTroubleError, match="migrate=True"):
-        place.open(migrate=False)
+        empty_place.open(migrate=False)
 
 
 def test_a_newer_schema_is_refused(place: Place) -> None:
@@ -225,6 +259,31 @@ def test_a_silent_server_is_a_server_error(tmp_path: Path) -> None:
     """A PostgreSQL that is not there is reported with its address."""
     with pytest.raises(ServerError, match=r"127\.0\.0\.1:1"):
         Store.open("postgresql://tests@127.0.0.1:1/none", f"file://{tmp_path}")
+
+
+@pytest.mark.service
+def test_two_that_wait_for_each_other_are_told_so(postgres_url: str, tmp_path: Path) -> None:
+    """What a server that is there has refused is not reported as a server that is away."""
+    said: list[str] = []
+    both_hold = threading.Barrier(2)
+    with Store.open(postgres_url, f"file://{tmp_path}") as store:
+
+        def cross(first: int, second: int) -> None:
+            try:
+                with store.begin() as session:
+                    session.execute(text(f"SELECT pg_advisory_xact_lock({first})"))
+                    both_hold.wait(60)
+                    session.execute(text(f"SELECT pg_advisory_xact_lock({second})"))
+            except ServerError as error:
+                said.append(str(error))
+
+        threads = [threading.Thread(target=cross, args=order) for order in ((1, 2), (2, 1))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(said) == 1
+    assert "gave up: deadlock detected" in said[0]
 
 
 def test_sqlite_is_durable_and_concurrent(tmp_path: Path) -> None:

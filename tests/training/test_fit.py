@@ -51,6 +51,15 @@ def test_the_best_epoch_is_the_one_kept(teacher: Trained, snapshot_and_files: tu
     assert max(h["val_balanced_accuracy"] for h in teacher.history) == teacher.best["val_balanced_accuracy"]
 
 
+def test_a_training_of_five_steps_ends(snapshot_and_files: tuple[Snapshot, dict[str, bytes]], tmp_path: Path) -> None:
+    """As short a cycle of the learning rate as it may be: one step an epoch."""
+    snapshot, files = snapshot_and_files
+    short = product(epochs=5)
+    plan = short.train.model_copy(update={"batch_size": len(snapshot.of(Split.TRAIN))})
+    trained = train(snapshot, short.model_copy(update={"train": plan}), files.__getitem__, tmp_path)
+    assert len(trained.history) == 5
+
+
 def test_predict_gives_probabilities_in_the_order_asked(
     teacher: Trained, snapshot_and_files: tuple[Snapshot, dict[str, bytes]]
 ) -> None:
