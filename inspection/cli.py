@@ -6,7 +6,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 gate FAIL, 4 gate INSUFFICIENT.
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from inspection.store.session import Store
 
 EXIT_FAILED, EXIT_USAGE, EXIT_GATE_FAIL, EXIT_GATE_INSUFFICIENT = 1, 2, 3, 4
+OUR_PACKAGES = frozenset({"inspection", "pipelines", "edge_agent"})
 
 state_option = click.option(
     "--state",
@@ -32,7 +33,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON f
 
 
 class _Group(click.Group):
-    """Errors of ours end with their sentence and exit code, never with a traceback."""
+    """Errors of ours end with their sentence and exit code, never with a traceback; so does what is not installed."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -40,6 +41,16 @@ class _Group(click.Group):
         except EscapementError as error:
             click.echo(f"error: {error}", err=True)
             sys.exit(EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILED)
+        except ModuleNotFoundError as error:
+            missing = (error.name or "").partition(".")[0]
+            if not missing or missing in OUR_PACKAGES:
+                raise
+            click.echo(
+                f"error: this needs the server side, and {missing} is not installed here: run `make install` in the "
+                "checkout, or `pip install '.[server,train]'` there",
+                err=True,
+            )
+            sys.exit(EXIT_FAILED)
 
 
 def _settings(state: Path | None) -> Settings:
@@ -56,6 +67,11 @@ def _store(settings: Settings) -> Iterator["Store"]:
 
 def _print(value: Any, as_json: bool, words: str) -> None:
     click.echo(json.dumps(value, indent=1, default=str) if as_json else words)
+
+
+def _print_all(found: Sequence[Any], as_json: bool, none: str) -> None:
+    words = "\n".join(one.in_words() for one in found) or none
+    _print([one.model_dump(mode="json") for one in found], as_json, words)
 
 
 def _end_by(answer: "GateAnswer") -> None:
@@ -125,12 +141,15 @@ def demo(**options: Any) -> None:
 
 
 @main.command()
+@click.option(
+    "--port", type=click.IntRange(1, 65535), default=None, help="Port to bind. Default: that of the hub's address."
+)
 @state_option
-def hub(state: Path | None) -> None:
+def hub(port: int | None, state: Path | None) -> None:
     """Serve the hub alone (uploads, pictures, rollouts, console). Example: inspection hub --state /srv/escapement"""
     from inspection.hub.__main__ import serve
 
-    serve(_settings(state))
+    serve(_settings(state), port=port)
 
 
 @main.command("import-images")
@@ -162,6 +181,42 @@ def product() -> None:
     """Products and their stations: what is inspected where, and how its loop is tuned."""
 
 
+@product.command("list")
+@state_option
+@json_option
+def product_list(state: Path | None, as_json: bool) -> None:
+    """Every product with its classes and stations. Example: inspection product list"""
+    from inspection.stages.fleet import products
+
+    with _store(_settings(state)) as store:
+        _print_all(
+            products(store), as_json, "no product yet: `inspection product set` or `inspection import-images` makes one"
+        )
+
+
+@product.command("stations")
+@click.option("--product", "product_name", default=None, help="Only those of this product.")
+@state_option
+@json_option
+def product_stations(product_name: str | None, state: Path | None, as_json: bool) -> None:
+    """Every station with its mode, audit share and devices. Example: inspection product stations --product lid"""
+    from inspection.stages.fleet import stations
+
+    with _store(_settings(state)) as store:
+        _print_all(stations(store, product_name), as_json, "no station yet: `inspection product add-station` adds one")
+
+
+@product.command("enrolment-code")
+@state_option
+def product_enrolment_code(state: Path | None) -> None:
+    """Print the code devices enrol with. Example: inspection product enrolment-code --state /srv/escapement"""
+    from inspection.stages.fleet import enrolment_code
+
+    settings = _settings(state)
+    with _store(settings) as store:
+        click.echo(enrolment_code(settings, store))
+
+
 @product.command("show")
 @click.argument("name")
 @state_option
@@ -178,34 +233,45 @@ def product_show(name: str, state: Path | None) -> None:
 @state_option
 def product_set(file: Any, state: Path | None) -> None:
     """Create or change a product from a JSON file ("-": standard input). Example: inspection product set lid.json"""
-    from pydantic import ValidationError
+    from inspection.stages.define import define_product
 
-    from inspection.data.product import Product
-    from inspection.data.products import save_product
-
-    try:
-        definition = Product.parse(file.read())
-    except ValidationError as error:
-        raise UsageError(f"{file.name} does not define a product: {error}") from error
-    with _store(_settings(state)) as store, store.begin() as session:
-        save_product(session, definition)
-    click.echo(f"product {definition.name}: {len(definition.classes)} classes, good class {definition.good_class}")
+    with _store(_settings(state)) as store:
+        defined = define_product(store, file.read(), getattr(file, "name", "standard input"))
+    for warning in defined.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    click.echo(defined.in_words())
 
 
 @product.command("add-station")
 @click.argument("station")
 @click.option("--product", "product_name", required=True)
-@click.option("--mode", type=click.Choice(["collect", "shadow", "judge"]), default="collect", show_default=True)
+@click.option(
+    "--mode",
+    type=click.Choice(["collect", "shadow", "judge"]),
+    default=None,
+    help="Default: a new station collects, an existing one stays as it is.",
+)
+@click.option(
+    "--audit-share",
+    type=click.FloatRange(0, 1),
+    default=None,
+    help="Share of passed parts whose pictures are sent. Default: 0.02, or as it is.",
+)
 @state_option
-def add_station(station: str, product_name: str, mode: str, state: Path | None) -> None:
-    """Add an inspection point and print how to enrol its agent. Example: inspection product add-station S1 --product lid"""
+def add_station(station: str, product_name: str, mode: str | None, audit_share: float | None, state: Path | None) -> None:
+    """Add an inspection point, or change one, and print how to enrol its agent.
+
+    Example: inspection product add-station S1 --product lid
+    """
     from inspection.data.products import add_station as add
 
     settings = _settings(state)
     with _store(settings) as store, store.begin() as session:
-        add(session, station, product_name, mode=mode)
+        row = add(session, station, product_name, mode=mode, audit_share=audit_share)
     code = settings.secrets.enrolment_code.get_secret_value()
-    click.echo(f"station {station} is there, in mode {mode}. On its computer run:")
+    click.echo(
+        f"station {station} is there, in mode {row.mode}, with audit share {row.audit_share:g}. On its computer run:"
+    )
     click.echo(f"  edge-agent enrol --hub {settings.hub_url} --code {code} --device {station} --station {station}")
 
 
@@ -239,7 +305,7 @@ def retire_device(device: str, state: Path | None) -> None:
 
 @main.command()
 @click.option("--snapshot", default=None, help="A snapshot's id. Default: make one of all labels of --product.")
-@click.option("--product", "product_name", default=None)
+@click.option("--product", "product_name", default=None, help="Default: the product of --snapshot.")
 @click.option("--images", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Try a folder, no server.")
 @click.option("--good", default=None, help="With --images: the name of the good class.")
 @click.option("--backbone", default=None, help="Any timm name: resnet18, convnext_tiny, ... Default: the product's.")
@@ -324,7 +390,10 @@ def rollout() -> None:
 @click.option("--group", "groups", multiple=True, help="Stations of a group, comma separated; repeat in order.")
 @state_option
 def rollout_start(bundle: str, groups: tuple[str, ...], state: Path | None) -> None:
-    """Begin a rollout. Example: inspection rollout start 9c41... --group S1 --group S2,S3"""
+    """Begin a rollout. The first group gets the bundle now, each later one when `watch` finds the one before has proved it.
+
+    Example: inspection rollout start 9c41... --group S1 --group S2,S3
+    """
     from inspection.stages import deploy
     from inspection.stages.candidate import candidate_of_bundle
 
@@ -334,6 +403,10 @@ def rollout_start(bundle: str, groups: tuple[str, ...], state: Path | None) -> N
         candidate = candidate_of_bundle(settings, bundle)
         number = deploy.start(settings, store, candidate, who="command line", why="started by hand", groups=chosen)
     click.echo(f"rollout {number} is running; `inspection rollout status --product {candidate.product}` shows it")
+    click.echo(
+        "Later groups move on when the flow `watch` runs (`inspection up` serves it on the product's schedule), or now by "
+        f"hand: PREFECT_API_URL={settings.prefect_url}/api prefect deployment run roll-out/{candidate.product}"
+    )
 
 
 def _rollout_command(name: str, doc: str) -> None:
@@ -359,16 +432,63 @@ _rollout_command("status", "Show the newest rollout. Example: inspection rollout
 @main.command("pull-labels")
 @click.option("--product", "product_name", required=True)
 @click.option("--allow-mass-retraction", is_flag=True, help="Most answers were deleted in Label Studio on purpose.")
+@click.option(
+    "--restore-interface", is_flag=True, help="Put the product's own interface in place of one that was changed by hand."
+)
 @state_option
 @json_option
-def pull_labels(product_name: str, allow_mass_retraction: bool, state: Path | None, as_json: bool) -> None:
+def pull_labels(product_name: str, state: Path | None, as_json: bool, **options: bool) -> None:
     """Take over what operators answered since the last pull. Example: inspection pull-labels --product lid"""
     from inspection.stages.ask import pull_answers
 
     settings = _settings(state)
     with _store(settings) as store:
-        done = pull_answers(settings, store, product_name, allow_mass_retraction=allow_mass_retraction)
+        done = pull_answers(settings, store, product_name, **options)
     _print(done.model_dump(), as_json, done.in_words())
+
+
+@main.group()
+def labels() -> None:
+    """Answers about single pictures: which stand, and withdrawing them."""
+
+
+@labels.command("show")
+@click.argument("picture")
+@click.option("--product", "product_name", required=True)
+@state_option
+@json_option
+def labels_show(picture: str, product_name: str, state: Path | None, as_json: bool) -> None:
+    """The answers about a picture (its sha256, or a beginning) that stand.
+
+    Example: inspection labels show 9c41 --product lid
+    """
+    from inspection.stages.withdraw import standing
+
+    with _store(_settings(state)) as store:
+        _print_all(standing(store, product_name, picture), as_json, "no answer about it stands")
+
+
+@labels.command("retract")
+@click.argument("picture")
+@click.option("--product", "product_name", required=True)
+@click.option("--why", required=True, help="Kept with the retraction, for whoever reads the history.")
+@click.option("--answer", default=None, help="Only this answer: its id, as `labels show` prints it. Default: all of them.")
+@state_option
+@json_option
+def labels_retract(
+    picture: str, product_name: str, why: str, answer: str | None, state: Path | None, as_json: bool
+) -> None:
+    """Withdraw the answers about a picture. Nothing is deleted: a retraction is appended.
+
+    An answer that its source gives again (an import repeated, an annotation left in Label Studio) counts again.
+
+    Example: inspection labels retract 9c41 --product lid --why "picture lost"
+    """
+    from inspection.stages.withdraw import withdraw, withdrawn_in_words
+
+    with _store(_settings(state)) as store:
+        done = withdraw(store, product_name, picture, who="command line", why=why, answer=answer)
+    _print([one.model_dump(mode="json") for one in done], as_json, withdrawn_in_words(done))
 
 
 @main.command()

@@ -10,6 +10,8 @@ from click.testing import CliRunner
 
 from edge_agent.__main__ import cli as edge_agent
 from inspection.cli import main as inspection
+from inspection.contracts import Limits
+from inspection.data.product import Product
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -34,6 +36,46 @@ def test_commands_of_the_readme_exist_with_their_options(line: str) -> None:
     assert told.exit_code == 0
     for option in [w for w in words if w.startswith("--")]:
         assert option in told.output
+
+
+NOT_OURS = re.compile(r"pip3? install\s+(?:-\S+\s+)*['\"]?escapement\b")
+ADVICE = [ROOT / "README.md", *sorted(p for folder in ("inspection", "pipelines") for p in (ROOT / folder).rglob("*.*"))]
+
+
+@pytest.mark.parametrize(
+    "text", ["pip install escapement", "pip install -U 'escapement[server]'", 'pip install "escapement"']
+)
+def test_the_bare_name_is_recognised(text: str) -> None:
+    """So that the next test finds what it looks for, and lets a wheel of ours pass."""
+    assert NOT_OURS.search(text)
+    assert not NOT_OURS.search("pip install ./escapement-*.whl")
+
+
+def test_nobody_is_told_to_install_another_projects_package() -> None:
+    """The name belongs to somebody else on PyPI: ours comes from a checkout, or a wheel made of one."""
+    told = [p for p in ADVICE if p.suffix in {".py", ".md", ".html"} and NOT_OURS.search(p.read_text())]
+    assert told == []
+    assert "pip wheel --no-deps" in README
+    assert "pip install ./escapement-*.whl" in README
+
+
+def test_the_way_from_pictures_to_the_line_is_written_down_in_order() -> None:
+    """Each command of the chain, one after the other."""
+    chain = ["import-images", "train --product", "build-bundle", "gate", "sign", "rollout start", "rollout status"]
+    places = [README.index(f".venv/bin/inspection {command} ", README.index("by hand; each command")) for command in chain]
+    assert places == sorted(places)
+
+
+def test_flows_that_the_readme_runs_by_hand_are_served() -> None:
+    """`prefect deployment run` with the names it gives finds a deployment."""
+    from pipelines.deployments import deployments_of
+
+    product = Product(name="lid", good_class="ok", classes=["ok", "dent"], limits=Limits(escape_rate=1, overkill_rate=1))
+    served = {f"{made.flow_name}/{made.name}" for made in deployments_of(product)}
+    (ran,) = re.findall(r"prefect deployment run '(\S+)'", README)
+    assert ran in served
+    named = README[README.index("To run one now") :].split(")")[0]
+    assert {f"{name}/lid" for name in re.findall(r"`([a-z-]+)`", named)} == served
 
 
 def test_links_of_the_readme_lead_somewhere() -> None:

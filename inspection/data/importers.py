@@ -1,19 +1,20 @@
 """Import of a directory of labelled pictures: class-per-folder, or with a ``labels.csv``; with a ``boxes.csv``, where the
 defects are.
 
-Invariants: nothing outside the directory is read; a missing file stops the import before it begins; a bad picture is
-counted in quarantine and reported, the others come in; importing twice changes nothing.
+Invariants: nothing outside the directory is read; a table nobody can read and a missing file stop the import before it
+begins; a bad picture is counted in quarantine and reported, the others come in; importing twice changes nothing.
 """
 
 import csv
+import io
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from inspection.contracts import Box, sha256_hex
-from inspection.data.intake import check_or_quarantine, keep_picture
+from inspection.data.intake import check_or_quarantine, keep_picture, read_or_quarantine
 from inspection.data.labels import IMPORT, Answer, name_of, record_answers
 from inspection.data.pictures import PictureInfo
 from inspection.data.product import Product
@@ -35,6 +36,7 @@ _SPLITS = {
     "test": Split.GOLDEN,
     "golden": Split.GOLDEN,
 }
+_CORNERS = ("x0", "y0", "x1", "y1")
 _LONGEST_NAME = 200  # characters of a part or group in the store
 _AT_ONCE = 100
 
@@ -77,20 +79,36 @@ def read_directory(directory: Path, good: str) -> list[Item]:
     Sub-folders may be grouped by split first (``train/ok/1.png``). Without part, every file is a part; without group,
     every part is a group. ``boxes.csv`` beside them (path, x0, y0, x1, y1, label; pixels) says where defects are; a label
     in it that is none of the directory's classes only describes, and the picture's own class counts. Raises UsageError
-    when ``good`` is no class, a file is missing, a path leads outside, a box makes no sense, or there is nothing to import.
+    when ``good`` is no class, a file is missing, a path leads outside, a table cannot be read, a box makes no sense, or
+    there is nothing to import.
     """
     root = directory.resolve()
     if not root.is_dir():
         raise UsageError(f"{directory} is not a directory; give one with a folder per class, or with a {LABELS_FILE}")
-    items = _from_csv(root) if (root / LABELS_FILE).is_file() else _from_folders(root)
+    try:
+        items = _from_csv(root) if (root / LABELS_FILE).is_file() else _from_folders(root)
+    except OSError as error:
+        raise _unreadable(error.filename or directory, error) from error
     classes = sorted({item.label for item in items})
     if not items:
-        raise UsageError(f"{directory} holds no pictures in folders per class and no {LABELS_FILE}")
+        endings = ", ".join(sorted(_SUFFIXES))
+        raise UsageError(f"{directory} holds no pictures ({endings}) in folders per class and no {LABELS_FILE}")
     if good not in classes:
         raise UsageError(f"{directory} has no class {good!r}; its classes are {', '.join(classes)}: name the good one")
     _check_parts(items)
     items = _with_boxes(root, items, good) if (root / BOXES_FILE).is_file() else items
     return sorted(items, key=lambda item: item.name)
+
+
+def other_endings(directory: Path) -> dict[str, int]:
+    """How many files of folders per class `read_directory` does not look at, by ending (hidden files aside).
+
+    None where a ``labels.csv`` names the files.
+    """
+    if (directory / LABELS_FILE).is_file():
+        return {}
+    files = (path for path in directory.glob("*/**/*") if path.is_file() and not path.name.startswith("."))
+    return dict(sorted(Counter(p.suffix.lower() for p in files if p.suffix.lower() not in _SUFFIXES).items()))
 
 
 def classes_of(items: Sequence[Item], good: str) -> list[str]:
@@ -153,10 +171,10 @@ class _Import:
 
     def look(self, item: Item) -> PictureInfo | PictureError:
         """Check a picture and keep its bytes; in a thread. A refusal is counted in quarantine and returned."""
-        data = item.path.read_bytes()
-        limits = {"max_bytes": self.max_bytes, "max_pixels": self.max_pixels}
+        origin, limits = f"import {item.name}", {"max_bytes": self.max_bytes, "max_pixels": self.max_pixels}
         try:
-            info = check_or_quarantine(self.store, data, product=self.product, origin=f"import {item.name}", **limits)
+            data = read_or_quarantine(self.store, item.path, origin=origin, max_bytes=self.max_bytes)
+            info = check_or_quarantine(self.store, data, product=self.product, origin=origin, **limits)
         except PictureError as error:
             return error
         self.store.blobs.put("pictures", data)
@@ -204,16 +222,35 @@ class _Import:
 
 def _from_csv(root: Path) -> list[Item]:
     table = root / LABELS_FILE
-    with table.open(newline="", encoding="utf-8-sig") as lines:
-        reader = csv.DictReader(lines)
-        lacking = {"path", "label"} - set(reader.fieldnames or ())
-        if lacking:
-            raise UsageError(f"{table} lacks the columns {', '.join(sorted(lacking))}; path and label are needed")
-        items = [_item_of(root, row, line) for line, row in enumerate(reader, start=2)]
+    items = [_item_of(root, row, line) for line, row in _rows(table, ("path", "label"))]
     missing = [item.name for item in items if not item.path.is_file()]
     if missing:
         raise UsageError(f"{table} names {len(missing)} files that are not there, the first {missing[0]}")
     return items
+
+
+def _rows(table: Path, needed: Sequence[str]) -> Iterator[tuple[int, dict[str, str | None]]]:
+    """Line number and values of each row. Raises UsageError for a table that is no CSV in UTF-8, or lacks a column."""
+    try:
+        data = table.read_bytes()
+        reader = csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline=""))
+    except OSError as error:
+        raise _unreadable(table, error) from error
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        said = f"line {line} of {table} is not UTF-8 text (byte {data[error.start]:#04x} in it)"
+        raise UsageError(f"{said}: save the table as UTF-8 (spreadsheets call it 'CSV UTF-8')") from error
+    try:
+        if lacking := [name for name in needed if name not in (reader.fieldnames or ())]:
+            raise UsageError(f"{table} lacks the columns {', '.join(lacking)}; {', '.join(needed)} are needed")
+        for row in reader:
+            yield reader.line_num, row
+    except csv.Error as error:
+        raise UsageError(f"line {reader.line_num + 1} of {table} is not CSV: {error}; look for a stray quote") from error
+
+
+def _unreadable(place: object, error: OSError) -> UsageError:
+    return UsageError(f"{place} cannot be read: {error.strerror or error}; look at its owner and disk")
 
 
 def _item_of(root: Path, row: dict[str, str | None], line: int) -> Item:
@@ -255,22 +292,21 @@ def _with_boxes(root: Path, items: Sequence[Item], good: str) -> list[Item]:
     table, classes = root / BOXES_FILE, {item.label for item in items}
     by_path = {item.path: item for item in items}
     boxes: dict[Path, list[Box]] = defaultdict(list)
-    with table.open(newline="", encoding="utf-8-sig") as lines:
-        for line, row in enumerate(csv.DictReader(lines), start=2):
-            item = by_path.get((root / (row.get("path") or "")).resolve())
-            if item is None or item.label == good:
-                what = "no picture of this directory" if item is None else f"a picture of the good class {good!r}"
-                raise UsageError(f"line {line} of {table} is about {row.get('path')!r}, {what}: correct or remove it")
-            named = (row.get("label") or "").strip()
-            boxes[item.path].append(_box_of(row, named if named in classes else item.label, f"line {line} of {table}"))
+    for line, row in _rows(table, ("path", *_CORNERS)):
+        item = by_path.get((root / (row["path"] or "")).resolve())
+        if item is None or item.label == good:
+            what = "no picture of this directory" if item is None else f"a picture of the good class {good!r}"
+            raise UsageError(f"line {line} of {table} is about {row['path']!r}, {what}: correct or remove it")
+        named = (row.get("label") or "").strip()
+        boxes[item.path].append(_box_of(row, named if named in classes else item.label, f"line {line} of {table}"))
     return [replace(item, boxes=tuple(boxes[item.path])) for item in items]
 
 
 def _box_of(row: dict[str, str | None], label: str, where: str) -> Box:
     try:
-        x0, y0, x1, y1 = (float(row[name] or "") for name in ("x0", "y0", "x1", "y1"))
+        x0, y0, x1, y1 = (float(row[name] or "") for name in _CORNERS)
         return Box(x=x0, y=y0, width=x1 - x0, height=y1 - y0, label=label)
-    except (KeyError, ValueError) as error:
+    except ValueError as error:
         raise UsageError(f"{where} is no box: x0, y0, x1, y1 are pixels, with x0 < x1 and y0 < y1 ({error})") from error
 
 

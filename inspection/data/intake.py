@@ -4,8 +4,10 @@ Invariants: a picture's row exists only after its bytes do; a refused picture le
 else; one `(device, boot, sequence)` names one verdict for ever.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import select
@@ -20,6 +22,7 @@ from inspection.store.session import Store, exclusive, insert_all_new, insert_ne
 from inspection.store.tables import PictureRow, QuarantineRow, VerdictRow
 
 MAX_QUARANTINED_BYTES = 1_000_000
+_LARGEST_LENGTH = 2**31 - 1  # bytes, as quarantine's column takes them on PostgreSQL; the detail has the true number
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,26 @@ def check_or_quarantine(
     return info
 
 
+def read_or_quarantine(store: Store, path: Path, *, origin: str, max_bytes: int) -> bytes:
+    """The bytes of a picture file. One that is larger than ``max_bytes`` (by its size: it is not read whole) or cannot be
+    read is counted in quarantine, then PictureError ``too_large`` or ``unreadable`` is raised."""
+    try:
+        with path.open("rb") as file:
+            length = os.fstat(file.fileno()).st_size
+            data = file.read(MAX_QUARANTINED_BYTES if length > max_bytes else -1)
+    except OSError as error:
+        refusal = PictureError(
+            f"{path} cannot be read: {error.strerror or error}; look at its owner and disk", "unreadable"
+        )
+        quarantine(store, b"", code=refusal.code, detail=str(refusal), source=origin)
+        raise refusal from error
+    if length > max_bytes:
+        refusal = PictureError(f"{length} bytes are more than the {max_bytes} allowed", "too_large")
+        quarantine(store, data, code=refusal.code, detail=str(refusal), source=origin, length=length)
+        raise refusal
+    return data
+
+
 def keep_picture(
     session: Session,
     info: PictureInfo,
@@ -105,11 +128,16 @@ def keep_picture(
     )
 
 
-def quarantine(store: Store, data: bytes, *, code: str, detail: str, source: str) -> None:
-    """Count something refused and keep its first megabyte; the same thing from the same source counts once."""
-    kept = data[:MAX_QUARANTINED_BYTES]
+def quarantine(store: Store, data: bytes, *, code: str, detail: str, source: str, length: int | None = None) -> None:
+    """Count something refused and keep its first megabyte; the same thing from the same source counts once.
+
+    ``length`` is that of the whole in bytes, where ``data`` is only its beginning.
+    """
+    kept, whole = data[:MAX_QUARANTINED_BYTES], len(data) if length is None else length
     digest = store.blobs.put("quarantine", kept)
-    if len(kept) < len(data):
+    if length is not None:
+        detail = f"{detail} (the first {len(kept)} bytes are kept)"
+    elif len(kept) < len(data):
         detail = f"{detail} (whole: {sha256_hex(data)}; the first {len(kept)} bytes are kept)"
     with store.begin() as session:
         exclusive(session, f"quarantine/{digest}")
@@ -117,8 +145,8 @@ def quarantine(store: Store, data: bytes, *, code: str, detail: str, source: str
             QuarantineRow.sha256 == digest, QuarantineRow.code == code, QuarantineRow.source == source[:200]
         )
         if session.scalars(same).first() is None:
-            row = QuarantineRow(code=code, detail=detail, source=source[:200], sha256=digest, length=len(data))
-            session.add(row)
+            columns = {"code": code, "detail": detail, "source": source[:200], "sha256": digest}
+            session.add(QuarantineRow(**columns, length=min(whole, _LARGEST_LENGTH)))
 
 
 class RefusedVerdictError(InputError):

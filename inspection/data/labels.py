@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from inspection.contracts import Box
 from inspection.data.product import Product
 from inspection.data.products import load_product, nearest
-from inspection.errors import LabelError
+from inspection.errors import LabelError, UsageError
 from inspection.store.session import exclusive
 from inspection.store.tables import LabelRow, PictureRow, utc_now
 
@@ -116,6 +116,39 @@ def retract(
     session.add(retraction)
     session.flush()
     return True
+
+
+def retract_picture(
+    session: Session, product: str | Product, picture: str, *, who: str, why: str, origin_id: str | None = None
+) -> list[LabelRow]:
+    """Withdraw every answer about a picture that stands, or the one of ``origin_id``; the answers that stood.
+
+    ``picture`` is a sha256 or a beginning of it that no other picture of the product shares. An answer that its source
+    gives again (an import that is repeated, an annotation that is still in Label Studio) counts again. Raises UsageError
+    when there is nothing to withdraw.
+    """
+    standing = answers_about(session, product, picture)
+    chosen = [row for row in standing if origin_id in (None, row.origin_id)]
+    if not chosen:
+        known = "; ".join(f"{row.origin_id} ({row.origin}, {row.annotator})" for row in standing) or "none"
+        which = "answer" if origin_id is None else f"answer {origin_id!r}"
+        raise UsageError(f"there is no {which} about picture {picture} to retract; those that stand: {known}")
+    for row in chosen:
+        retract(session, row.origin, row.origin_id, annotator=who, body={"why": why})
+    return chosen
+
+
+def answers_about(session: Session, product: str | Product, picture: str) -> list[LabelRow]:
+    """The answers about a picture (sha256, or a beginning that is enough) that stand. Raises UsageError for no such one."""
+    load_product(session, name_of(product))
+    mine = (PictureRow.product == name_of(product), PictureRow.sha256.startswith(picture, autoescape=True))
+    found = list(session.scalars(select(PictureRow.sha256).where(*mine).limit(2)))
+    if len(found) != 1:
+        raise UsageError(
+            f"{'several' if found else 'no'} pictures of {name_of(product)!r} begin with {picture!r}: give more of the "
+            "sha256, or look at the part with `inspection passport`"
+        )
+    return [row for row in live_answers(session, product) if row.picture == found[0]]
 
 
 def live_answers(session: Session, product: str | Product) -> list[LabelRow]:

@@ -1,11 +1,13 @@
 """What a product is and how its loop is tuned: one frozen record per product, kept as JSON in the store."""
 
+from collections.abc import Iterator
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from inspection.contracts import Contract, Costs, Limits, Part, Region, Tiling
 from inspection.contracts.base import Name, Probability
+from inspection.data import cron
 
 
 class AugmentPlan(Part):
@@ -85,12 +87,17 @@ class RolloutPlan(Part):
 
 
 class SchedulePlan(Part):
-    """Cron expressions (UTC) of the flows."""
+    """Cron expressions (UTC) of the flows, five fields each."""
 
     collect: str = "*/5 * * * *"
     sync_labels: str = "*/5 * * * *"
     retrain: str = "*/15 * * * *"
     watch: str = "*/10 * * * *"
+
+    def faults(self) -> list[str]:
+        """What nobody can run, in words. Not asked when a kept document is read: one bad schedule must stop no other."""
+        found = ((name, getattr(self, name)) for name in type(self).model_fields)
+        return [f"schedule.{name} {text!r} {fault}" for name, text in found if (fault := cron.fault_of(text))]
 
 
 class Product(Contract):
@@ -115,3 +122,16 @@ class Product(Contract):
     def group_of(self, part: str, lot: str | None) -> str:
         """What a part's pictures are kept together with when sides of a split are drawn."""
         return lot if self.retrain.group_by == "lot" and lot else part
+
+
+def unknown_fields(part: Part, path: str = "") -> Iterator[tuple[str, list[str]]]:
+    """What a document says that this program does not know: dotted name, and the names known at that place.
+
+    They are kept all the same: a newer program may have written them.
+    """
+    known = sorted({field.alias or name for name, field in type(part).model_fields.items()})
+    yield from ((f"{path}{name}", known) for name in part.model_extra or {})
+    for name in type(part).model_fields:
+        inner = getattr(part, name)
+        if isinstance(inner, Part):
+            yield from unknown_fields(inner, f"{path}{name}.")

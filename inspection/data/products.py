@@ -6,10 +6,12 @@ from collections.abc import Iterable
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from inspection.contracts import ANY_DEFECT, Tiling
+from inspection.contracts import ANY_DEFECT, Mode, Tiling
 from inspection.data.product import Product
 from inspection.errors import UsageError
 from inspection.store.tables import DeviceRow, ProductRow, StationRow, utc_now
+
+FIRST_AUDIT_SHARE = 0.02
 
 
 def save_product(session: Session, product: Product) -> None:
@@ -38,18 +40,22 @@ def list_products(session: Session) -> list[Product]:
     return [Product.model_validate(row.body) for row in session.scalars(select(ProductRow).order_by(ProductRow.name))]
 
 
-def add_station(session: Session, name: str, product: str, *, mode: str = "judge", audit_share: float = 0.02) -> StationRow:
-    """Add a station, or give an existing one another product, mode and audit share (share of OK pictures uploaded).
+def add_station(
+    session: Session, name: str, product: str, *, mode: str | None = None, audit_share: float | None = None
+) -> StationRow:
+    """Add a station, or change of an existing one what is given: product, mode, audit share (of OK pictures uploaded).
 
-    Raises UsageError when the product is unknown.
+    A new station collects, and uploads 2 % of what passes, until somebody says otherwise. Raises UsageError when the
+    product is unknown.
     """
     load_product(session, product)
     row = session.get(StationRow, name)
     if row is None:
-        row = StationRow(name=name, product=product, mode=mode, audit_share=audit_share)
+        row = StationRow(name=name, mode=Mode.COLLECT.value, audit_share=FIRST_AUDIT_SHARE)
         session.add(row)
-    else:
-        row.product, row.mode, row.audit_share = product, mode, audit_share
+    row.product = product
+    row.mode = row.mode if mode is None else mode
+    row.audit_share = row.audit_share if audit_share is None else audit_share
     session.flush()
     return row
 
@@ -92,5 +98,7 @@ def _check(product: Product) -> None:
         wrong = f"{ANY_DEFECT!r} and the empty name cannot be classes: {classes}"
     elif product.tiling != Tiling():
         wrong = "a tiling is not trained yet, only the device would cut tiles: leave it at one tile"
+    elif faults := product.schedule.faults():
+        wrong = "; ".join(faults)
     if wrong:
         raise UsageError(f"product {product.name!r}: {wrong}")

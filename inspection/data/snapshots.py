@@ -72,7 +72,9 @@ def load_snapshot(store: Store, snapshot_id: str) -> Snapshot:
     try:
         return Snapshot.parse(store.blobs.get(f"snapshots/{snapshot_id}.json"))
     except MissingPictureError as error:
-        raise UsageError(f"there is no snapshot {snapshot_id!r}: build one, or look at the list of them") from error
+        raise UsageError(
+            f"there is no snapshot {snapshot_id!r}: give the whole id, as MLflow shows it with a run, or build one"
+        ) from error
 
 
 def look_at_golden(session: Session, snapshot_id: str, who: str, why: str) -> int:
@@ -113,7 +115,8 @@ def _check_exist(store: Store, material: _Material) -> None:
     if missing:
         raise MissingPictureError(
             f"{len(missing)} of {len(wanted)} labelled pictures of {material.product.name!r} are not in "
-            f"{store.blobs.url}, the first {missing[0]}: bring them back, or retract their labels"
+            f"{store.blobs.url}, the first {missing[0]}: bring them back, or retract their labels (`inspection labels "
+            f"retract {missing[0].rpartition('/')[2]} --product {material.product.name} --why ...`)"
         )
 
 

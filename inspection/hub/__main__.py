@@ -50,7 +50,10 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def serve(settings: Settings, *, host: str | None = None, port: int | None = None) -> None:
-    """Serve until SIGINT or SIGTERM; requests in flight get ten seconds to end."""
+    """Serve until SIGINT or SIGTERM (SystemExit 0); requests in flight get ten seconds to end. In the main thread."""
+    # The server shuts down by itself first and then raises the signal again: the store must still be closed after it.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
     own_host, own_port = _address(settings)
     with (
         closing(_listen(host or own_host, own_port if port is None else port)) as listener,
@@ -74,9 +77,6 @@ def _stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the s
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit 0 after a clean stop, 1 when the hub could not run, 2 on wrong usage."""
     args = _parser().parse_args(argv)
-    # The server shuts down by itself first and then raises the signal again: the store must still be closed after it.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _stop)
     try:
         state = (args.state or default_state(os.environ)).absolute()
         serve(load_settings(state, os.environ), host=args.host, port=args.port)

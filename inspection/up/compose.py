@@ -78,7 +78,7 @@ def missing_modules() -> list[Problem]:
         Problem(
             f"the Python package {name} is missing",
             f"this Python ({sys.executable}) does not have it",
-            "Install the server side with `make install`, or `pip install 'escapement[server]'`",
+            "Run `make install` in the checkout, or `pip install '.[server,train]'` there",
         )
         for name in ("mlflow", "prefect", "uvicorn", "fastapi")
         if importlib.util.find_spec(name) is None

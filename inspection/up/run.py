@@ -20,7 +20,7 @@ from inspection.up.rules import Phase
 from inspection.up.service import Event, Running
 from inspection.up.supervisor import Supervisor
 
-__all__ = ["preflight", "run_up", "stop_on_signals", "table"]
+__all__ = ["enrolment", "preflight", "run_up", "stop_on_signals", "table"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -50,6 +50,7 @@ def run_up(
             up.start()
             if _come_up(up, console):
                 console.print(table(up.services))
+                console.print(enrolment(settings), highlight=False, markup=False, soft_wrap=True)
                 console.print(f"State: {settings.state}. Ctrl-C stops everything.", highlight=False)
                 if on_ready is not None:
                     on_ready(up.services)
@@ -88,6 +89,12 @@ def table(services: tuple[Running, ...]) -> Table:
             login = service.login.replace(" / ", "\n")  # two lines: all of it fits a terminal of 80 columns
             made.add_row(service.title, service.address, login or "none (this machine only)")
     return made
+
+
+def enrolment(settings: Settings) -> str:
+    """What a device needs to belong, on a line of its own: a code that is broken cannot be copied."""
+    code = settings.secrets.enrolment_code.get_secret_value()
+    return f"Enrolment code of devices: {code}\n`inspection product add-station` prints the whole command for a device."
 
 
 @contextmanager

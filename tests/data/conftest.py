@@ -1,7 +1,6 @@
 """A small store with one product, and pictures made of noise: no two alike unless a test says so."""
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -16,6 +15,7 @@ from inspection.data.product import Product
 from inspection.data.products import save_product
 from inspection.store.session import Store
 from inspection.store.tables import utc_now
+from tests.store.places import Place
 
 LIMITS: dict[str, Any] = {"max_bytes": 1_000_000, "max_pixels": 1_000_000}
 PRODUCT = Product(
@@ -37,8 +37,8 @@ def encode(image: Any, suffix: str = ".png", quality: int = 90) -> bytes:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with Store.open(f"sqlite:///{tmp_path / 's.db'}", f"file://{tmp_path / 'blobs'}") as opened:
+def store(place: Place) -> Iterator[Store]:
+    with place.open() as opened:
         with opened.begin() as session:
             save_product(session, PRODUCT)
         yield opened

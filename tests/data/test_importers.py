@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import func, select
 
 from inspection.contracts import Box
-from inspection.data.importers import Item, classes_of, import_items, read_directory
+from inspection.data.importers import Item, classes_of, import_items, other_endings, read_directory
 from inspection.data.labels import current_labels
 from inspection.data.products import save_product
 from inspection.data.snapshot_record import Split
@@ -118,6 +118,48 @@ def test_a_bad_table_is_refused_in_words(tmp_path: Path, text: str, said: str) -
         read_directory(table(inside, text), "ok")
 
 
+@pytest.mark.parametrize("name", ["labels.csv", "boxes.csv"])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("path,label\na.png,ok\nb.png,Gußfehler\n".encode("latin-1"), r"line 3 of .*{} is not UTF-8 .*CSV UTF-8"),
+        ("path,label\n".encode("utf-16"), r"line 1 of .*{} is not UTF-8"),
+        (b"path,label,x0,y0,x1,y1\n" + b"x" * 200_000 + b",ok,1,2,3,4\n", r"line 2 of .*{} is not CSV: field larger"),
+    ],
+)
+def test_a_table_in_another_form_is_told_with_its_line(tmp_path: Path, name: str, content: bytes, said: str) -> None:
+    """What spreadsheets save by default is no traceback."""
+    write(tmp_path, "ok/a.png", "dent/b.png")
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UsageError, match=said.format(name)):
+        read_directory(tmp_path, "ok")
+
+
+@pytest.mark.parametrize("name", ["labels.csv", "boxes.csv"])
+def test_a_table_that_cannot_be_read_is_told_by_name(tmp_path: Path, name: str) -> None:
+    """A disk that fails, here by a file that answers every read with an error."""
+    write(tmp_path, "ok/a.png", "dent/b.png")
+    (tmp_path / name).symlink_to("/proc/self/mem")
+    with pytest.raises(UsageError, match=f"{name} cannot be read"):
+        read_directory(tmp_path, "ok")
+
+
+def test_the_line_of_a_table_counts_empty_ones(tmp_path: Path) -> None:
+    """It is the line an editor shows."""
+    write(tmp_path, "a.png")
+    with pytest.raises(UsageError, match="line 4 of"):
+        read_directory(table(tmp_path, "path,label\n\na.png,ok\nb.png,\n"), "ok")
+
+
+def test_files_with_other_endings_are_counted(tmp_path: Path) -> None:
+    """Those in folders per class; where a table names the files, none is left out by its ending."""
+    write(tmp_path, "ok/1.png", "dent/deep/2.JPG")
+    for name in ("ok/3.webp", "dent/deep/4.webp", "dent/notes.TXT", "ok/.DS_Store", "ok/README"):
+        (tmp_path / name).write_bytes(b"x")
+    assert other_endings(tmp_path) == {"": 1, ".txt": 1, ".webp": 2}
+    assert other_endings(table(tmp_path, "path,label\nok/1.png,ok\n")) == {}
+
+
 def test_a_link_out_of_the_directory_is_refused(tmp_path: Path) -> None:
     """A symbolic link is followed only inside."""
     write(tmp_path, "outside.png")
@@ -153,6 +195,18 @@ def test_importing_twice_changes_nothing(store: Store, tmp_path: Path) -> None:
     assert (first.new, first.known, first.labels, first.refused_by_code) == (3, 0, 3, {"truncated": 1})
     assert (second.new, second.known, second.labels, second.refused) == (0, 3, 0, first.refused)
     assert (counts(store), state, seen) == ((3, 3, 1), (3, 3, 1), [(4, 4)])
+
+
+def test_a_picture_that_vanished_or_is_huge_is_refused_and_the_others_come_in(store: Store, tmp_path: Path) -> None:
+    """Each is named with its reason."""
+    write(tmp_path, "ok/1.png", "ok/2.png", "dent/3.png")
+    with (tmp_path / "dent" / "huge.png").open("wb") as out:
+        out.truncate(2**40)
+    items = read_directory(tmp_path, "ok")
+    (tmp_path / "ok" / "2.png").unlink()
+    done = import_items(store, "lid", items, **LIMITS)
+    assert (done.new, done.refused_by_code) == (2, {"too_large": 1, "unreadable": 1})
+    assert counts(store) == (2, 2, 2)
 
 
 def test_a_label_corrected_in_the_directory_supersedes(store: Store, tmp_path: Path) -> None:

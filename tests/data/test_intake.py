@@ -1,10 +1,18 @@
 """Pictures and verdicts come in exactly once; what is refused is counted."""
 
+from pathlib import Path
+
 import pytest
 from sqlalchemy import select
 
 from inspection.contracts import Decision, Verdict
-from inspection.data.intake import MAX_QUARANTINED_BYTES, RefusedVerdictError, accept_picture, accept_verdicts
+from inspection.data.intake import (
+    MAX_QUARANTINED_BYTES,
+    RefusedVerdictError,
+    accept_picture,
+    accept_verdicts,
+    read_or_quarantine,
+)
 from inspection.data.products import save_product
 from inspection.errors import InputError, PictureError, UsageError
 from inspection.store.session import Store
@@ -69,6 +77,28 @@ def test_quarantine_keeps_at_most_a_megabyte(store: Store) -> None:
     (row,) = quarantined(store)
     assert (row.code, row.length) == ("too_large", len(huge))
     assert len(store.blobs.get(f"quarantine/{row.sha256}")) == MAX_QUARANTINED_BYTES
+
+
+def test_a_file_too_large_is_counted_without_being_read_whole(store: Store, tmp_path: Path) -> None:
+    """Its size is asked first: a sparse terabyte is refused in a moment, with its beginning kept."""
+    huge = tmp_path / "huge.png"
+    with huge.open("wb") as out:
+        out.truncate(2**40)
+    for _ in range(2):
+        with pytest.raises(PictureError, match=str(2**40)) as caught:
+            read_or_quarantine(store, huge, origin="import huge.png", max_bytes=64_000_000)
+    (row,) = quarantined(store)
+    assert (caught.value.code, row.code, row.length) == ("too_large", "too_large", 2**31 - 1)
+    assert str(2**40) in row.detail
+    assert len(store.blobs.get(f"quarantine/{row.sha256}")) == MAX_QUARANTINED_BYTES
+
+
+def test_a_file_that_cannot_be_read_is_a_counted_refusal(store: Store, tmp_path: Path) -> None:
+    """One bad sector is one picture, not the end of the import."""
+    with pytest.raises(PictureError, match=r"gone\.png cannot be read") as caught:
+        read_or_quarantine(store, tmp_path / "gone.png", origin="import gone.png", max_bytes=1)
+    assert caught.value.code == "unreadable"
+    assert [(row.code, row.source) for row in quarantined(store)] == [("unreadable", "import gone.png")]
 
 
 def test_an_unknown_product_is_refused_with_nothing_written(store: Store) -> None:

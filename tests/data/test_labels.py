@@ -8,8 +8,16 @@ from hypothesis import strategies as st
 from sqlalchemy import func, select
 
 from inspection.contracts import Box
-from inspection.data.labels import count_new_labels, current_labels, last_label_id, record_answers, retract
-from inspection.errors import LabelError
+from inspection.data.labels import (
+    answers_about,
+    count_new_labels,
+    current_labels,
+    last_label_id,
+    record_answers,
+    retract,
+    retract_picture,
+)
+from inspection.errors import LabelError, UsageError
 from inspection.store.session import Store
 from inspection.store.tables import LabelRow
 from tests.data.conftest import answer, texture
@@ -71,6 +79,42 @@ def test_a_retracted_answer_is_gone_until_it_is_given_again(store: Store, add: A
         assert current_labels(session, "lid") == {}
         assert record_answers(session, [answer(picture, "dent", origin_id="7")]).new == 1
     assert (now(store, picture), rows(store)) == (("dent", False, False), 3)
+
+
+def test_all_answers_about_a_picture_are_withdrawn_with_a_reason(store: Store, add: Add) -> None:
+    """By a beginning of its digest, each by a row of its own; another picture's answers stay."""
+    picture, other = add(texture(1), "ok", part="1"), add(texture(2), "ok", part="2")
+    with store.begin() as session:
+        record_answers(session, [answer(picture, "dent", origin_id="7")])
+        gone = retract_picture(session, "lid", picture[:12], who="eve", why="lost")
+        assert sorted(row.origin for row in gone) == ["import", "label_studio"]
+        assert set(current_labels(session, "lid")) == {other}
+        newest = session.scalars(select(LabelRow).order_by(LabelRow.id.desc())).first()
+    assert newest is not None
+    assert (newest.kind, newest.annotator, newest.body) == ("retraction", "eve", {"why": "lost"})
+    assert rows(store) == 5
+
+
+def test_one_answer_is_withdrawn_by_its_id(store: Store, add: Add) -> None:
+    """So that a contradiction can be settled; a second time, or by a wrong id, is told with what stands."""
+    picture = add(texture(1), part="1")
+    with store.begin() as session:
+        record_answers(session, [answer(picture, "dent", origin_id="7"), answer(picture, "scratch", origin_id="8")])
+        retract_picture(session, "lid", picture, who="eve", why="slip", origin_id="7")
+        assert [row.origin_id for row in answers_about(session, "lid", picture)] == ["8"]
+        with pytest.raises(UsageError, match=r"no answer '7' about .* those that stand: 8 \(label_studio, ann\)"):
+            retract_picture(session, "lid", picture, who="eve", why="slip", origin_id="7")
+    assert now(store, picture) == ("scratch", False, False)
+
+
+@pytest.mark.parametrize(("beginning", "said"), [("", "several pictures"), ("%", "no pictures"), ("x", "no pictures")])
+def test_a_picture_that_is_not_one_is_told(store: Store, add: Add, beginning: str, said: str) -> None:
+    """Nothing is withdrawn by a pattern."""
+    add(texture(1), "ok", part="1")
+    add(texture(2), "ok", part="2")
+    with pytest.raises(UsageError, match=said), store.begin() as session:
+        retract_picture(session, "lid", beginning, who="eve", why="x")
+    assert rows(store) == 2
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import pytest
 
 from inspection.contracts import Tiling
+from inspection.data.product import Product, SchedulePlan, unknown_fields
 from inspection.data.products import (
     add_station,
     list_products,
@@ -13,7 +14,7 @@ from inspection.data.products import (
 )
 from inspection.errors import UsageError
 from inspection.store.session import Store
-from inspection.store.tables import DeviceRow
+from inspection.store.tables import DeviceRow, ProductRow
 from tests.data.conftest import PRODUCT
 
 
@@ -42,12 +43,45 @@ def test_a_mistyped_product_is_met_with_the_nearest(store: Store) -> None:
         {"classes": ["ok", "*"]},
         {"classes": ["ok", " "]},
         {"tiling": Tiling(rows=2, columns=2)},
+        {"schedule": SchedulePlan(retrain="every day")},
     ],
 )
 def test_a_product_that_contradicts_itself_is_refused(store: Store, changes: dict[str, object]) -> None:
     """Classes are distinct, named, and include the good one; what training cannot do is not promised."""
     with pytest.raises(UsageError, match="'lid'"), store.begin() as session:
         save_product(session, PRODUCT.model_copy(update=changes))
+
+
+def test_a_bad_schedule_that_is_kept_already_can_still_be_read(store: Store) -> None:
+    """It is refused when it is saved; an older row with it must not stop the other products from being served."""
+    bad = PRODUCT.model_copy(update={"name": "old", "schedule": SchedulePlan(watch="every now and then")})
+    with store.begin() as session:
+        session.add(ProductRow(name="old", body=bad.model_dump(mode="json")))
+    with store.begin(read_only=True) as session:
+        assert [product.name for product in list_products(session)] == ["lid", "old"]
+
+
+def test_unknown_fields_are_named_at_any_depth(store: Store) -> None:
+    """With the place they are at and what is known there; a document without any names none."""
+    body = PRODUCT.model_dump(mode="json")
+    body["shedule"] = {"watch": "* * * * *"}
+    body["train"]["augment"]["flip"] = True
+    found = dict(unknown_fields(Product.model_validate(body)))
+    assert set(found) == {"shedule", "train.augment.flip"}
+    assert "schedule" in found["shedule"]
+    assert "flip_vertical" in found["train.augment.flip"]
+    assert list(unknown_fields(PRODUCT)) == []
+
+
+def test_a_new_station_collects_and_a_known_one_keeps_what_is_not_given(store: Store) -> None:
+    """Adding it again, for its enrolment command say, takes no line out of its mode."""
+    with store.begin() as session:
+        new = add_station(session, "s1", "lid")
+        assert (new.mode, new.audit_share) == ("collect", 0.02)
+        add_station(session, "s1", "lid", mode="judge", audit_share=0.0)
+        again = add_station(session, "s1", "lid")
+        assert (again.mode, again.audit_share) == ("judge", 0.0)
+        assert add_station(session, "s1", "lid", audit_share=0.5).mode == "judge"
 
 
 def test_stations_belong_to_a_known_product(store: Store) -> None:
