@@ -355,6 +355,24 @@ def status(state: Path, as_json: bool) -> None:
 @cli.command()
 @_STATE
 @_JSON
+def requeue(state: Path, as_json: bool) -> None:
+    """Send again what was set aside (the hub refused it, or it could not be read), and say how much. Stop the agent first.
+
+    Example: edge-agent requeue --state agent-state
+    """
+    from edge_agent.config import load_config
+    from edge_agent.requeueing import requeue as do_requeue
+
+    again = do_requeue(state, load_config(state))
+    if as_json:
+        click.echo(json.dumps({"requeued": again}))
+    else:
+        click.echo(f"{again} verdicts and pictures wait again: the next `edge-agent run` sends them")
+
+
+@cli.command()
+@_STATE
+@_JSON
 def doctor(state: Path, as_json: bool) -> None:
     """Say what is wrong with camera, permissions, processor, disk, clock, hub, bundle, and what to do next.
 

@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from edge_agent.ballast import BALLAST_NAME, Ballast
@@ -42,6 +42,7 @@ from inspection.contracts import AgentState
 log = logging.getLogger(__name__)
 
 _LAST_WORDS_SECONDS = 10.0
+_LOOK_SECONDS = 0.02
 
 
 @contextmanager
@@ -80,7 +81,8 @@ class Agent:
         limits = config.limits
         self._config = config
         self._transport = transport
-        self._database = Database(state / DATABASE_NAME)
+        ballast = Ballast(state / BALLAST_NAME, limits.ballast_bytes)
+        self._database = Database(state / DATABASE_NAME, relief=ballast.release)
         self.journal = Journal(self._database, max_pending=limits.outbox_max_verdicts, keep_rows=limits.journal_keep_rows)
         self.outbox = Outbox(
             self._database,
@@ -89,7 +91,6 @@ class Agent:
             min_free_bytes=limits.min_free_disk_bytes,
             reserve_bytes=limits.update_reserve_bytes,
         )
-        ballast = Ballast(state / BALLAST_NAME, limits.ballast_bytes)
         self._housekeeper = Housekeeper(
             self._database, self.journal, self.outbox, ballast, min_free_bytes=limits.min_free_disk_bytes
         )
@@ -120,7 +121,9 @@ class Agent:
         keeper = Keeper(self._database, self.journal, self.outbox, queue_frames=limits.keep_queue_frames)
         backoff = Backoff(limits.backoff_base_seconds, limits.backoff_cap_seconds)
         uploader = Uploader(self.journal, self.outbox, self._transport, batch=limits.upload_batch_verdicts, backoff=backoff)
-        challenging = Challenging(self._database, self.journal, keeper, takt_seconds=self._config.takt_seconds)
+        challenging = Challenging(
+            self._database, self.journal, keeper, takt_seconds=self._config.takt_seconds, note_view=updater.note_view
+        )
         workers = (
             keeper.worker,
             challenging.worker,
@@ -144,19 +147,17 @@ class Agent:
             takt_seconds=self._config.takt_seconds,
         )
         log.info("started", extra={"boot": self.who.boot, "state": updater.state.value, "sealed": orphans, "swept": strays})
-        if updater.state is AgentState.HOLD:
-            poller.worker.attempt()  # or the first parts are ERROR for want of a bundle that is already assigned
-        for worker in (*workers, poller.worker):
-            worker.start()
-        try:
-            return run(station, stop, max_triggers=max_triggers)
-        finally:
-            challenging.stop()
-            keeper.stop()
+        with ExitStack() as ending:  # in the opposite order; whatever fails, the rest is done too
+            ending.callback(updater.stop)
+            ending.callback(self._last_words, uploader, poller)
             for worker in (*workers, poller.worker):
-                worker.stop(_LAST_WORDS_SECONDS)
-            self._last_words(uploader, poller)
-            updater.stop()
+                ending.callback(worker.stop, _LAST_WORDS_SECONDS)
+            ending.callback(keeper.stop)
+            ending.callback(challenging.stop)
+            for worker in (*workers, poller.worker):
+                worker.start()
+            _wait_for_a_bundle(updater, poller, stop, limits.http_timeout_seconds)
+            return run(station, stop, max_triggers=max_triggers)
 
     def close(self) -> None:
         """Close the journal and the connection."""
@@ -187,6 +188,15 @@ class Agent:
             self._transport.report(poller.report())
         except AgentError as error:
             log.warning("stopped with things to upload", extra={"reason": str(error)})
+
+
+def _wait_for_a_bundle(updater: Updater, poller: Poller, stop: threading.Event, seconds: float) -> None:
+    """Let the first poll bring a bundle that is already assigned: parts before it are ERROR. Downloads go on beside it."""
+    until = time.monotonic() + seconds
+    while updater.state is AgentState.HOLD and not poller.worker.went_once and not stop.is_set():
+        if time.monotonic() > until:
+            return
+        time.sleep(_LOOK_SECONDS)
 
 
 def _failures(*workers: Worker) -> list[str]:

@@ -4,25 +4,27 @@ Invariants: WAL with `synchronous=FULL`, so a committed transaction survives a p
 lock, so a transaction of one thread never holds another's half; counters change in the transaction that changes their
 rows. Readers have a connection of their own and never wait for a writer. What may be lost in a power cut because it would
 only be done again (a mark that something was sent) is written with `durable=False`: still whole, but nobody waits for the
-disk. The write-ahead log is folded back by `checkpoint`, on a background thread, not by whoever commits.
+disk. The write-ahead log is folded back by `checkpoint`, on a background thread, not by whoever commits. Who only looks
+(`read_only`) makes, migrates and changes nothing.
 """
 
 import shutil
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from edge_agent.errors import DeviceError
-from edge_agent.migrations import migrate
+from edge_agent.errors import DeviceError, UsageError
+from edge_agent.migrations import check_version, migrate
 
 DATABASE_NAME = "journal.db"
 
 _WAIT_SECONDS = 10.0
 _LONGEST_LOG_PAGES = 20_000  # 80 MB: only where nobody calls `checkpoint`
 _FULL_BELOW_BYTES = 1024 * 1024
+_NO_ROOM_TO_OPEN = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN})
 T = TypeVar("T")
 
 
@@ -33,24 +35,39 @@ class _FullError(DeviceError):
 class Database:
     """An open journal file. Close it. ``relief`` makes room on a full disk and says whether it could."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, relief: Callable[[], bool] = lambda: False, read_only: bool = False) -> None:
+        """DeviceError when it cannot be opened though ``relief`` was asked. Unless ``read_only``, a missing one is made."""
         self._path = path
         self._lock = threading.RLock()
         self._reading = threading.RLock()
         self._checkpointing = threading.Lock()
-        self.relief: Callable[[], bool] = lambda: False
-        self._connection, self._reader, self._checkpointer = (_open(path) for _ in range(3))
+        self.relief = relief
         try:
-            self._prepare()
-        except sqlite3.Error as error:
-            self.close()
-            raise DeviceError(
-                f"journal {path} cannot be opened: {error}; is the disk full, read-only or broken? "
-                "Otherwise move the file away to begin a new one"
-            ) from error
-        except DeviceError:
-            self.close()
-            raise
+            if not read_only and _free_bytes(path) < _FULL_BELOW_BYTES:
+                relief()  # opening writes too
+            self._open(read_only=read_only)
+        except _FullError:
+            if not relief():
+                raise
+            self._open(read_only=read_only)
+
+    def _open(self, *, read_only: bool) -> None:
+        with ExitStack() as opened:
+            try:
+                self._connection, self._reader, self._checkpointer = (
+                    opened.enter_context(closing(_connect(self._path, read_only=read_only))) for _ in range(3)
+                )
+                if read_only:
+                    check_version(self._reader)
+                else:
+                    self._prepare()
+            except sqlite3.Error as error:
+                kind = _FullError if _code(error) in _NO_ROOM_TO_OPEN else DeviceError
+                raise kind(
+                    f"journal {self._path} cannot be opened: {error}; is the disk full, read-only or broken? "
+                    "Otherwise move the file away to begin a new one"
+                ) from error
+            opened.pop_all()
 
     def _prepare(self) -> None:
         self._connection.execute("PRAGMA journal_mode=WAL")
@@ -105,15 +122,14 @@ class Database:
             self._connection.execute("ROLLBACK")
 
     def _is_full(self, error: sqlite3.Error) -> bool:
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if code == sqlite3.SQLITE_IOERR:  # what growing the shared index file gives on a full disk
-            return shutil.disk_usage(self._path.parent).free < _FULL_BELOW_BYTES
-        return code == sqlite3.SQLITE_FULL
+        if _code(error) == sqlite3.SQLITE_IOERR:  # what growing the shared index file gives on a full disk
+            return _free_bytes(self._path) < _FULL_BELOW_BYTES
+        return _code(error) == sqlite3.SQLITE_FULL
 
     @contextmanager
     def snapshot(self) -> Iterator[sqlite3.Connection]:
-        """Several short queries on one state of the file."""
-        with self._reading:
+        """Several short queries on one state of the file. DeviceError when it cannot be read."""
+        with self._reading, self._understood():
             self._reader.execute("BEGIN")
             try:
                 yield self._reader
@@ -122,16 +138,24 @@ class Database:
 
     @contextmanager
     def apart(self) -> Iterator[sqlite3.Connection]:
-        """One state of the file over a connection of its own, for what takes long."""
-        with closing(_open(self._path)) as db:
-            db.execute("PRAGMA query_only=ON")
+        """One state of the file over a connection of its own, for what takes long. DeviceError when it cannot be read."""
+        with self._understood(), closing(_connect(self._path, read_only=True)) as db:
             db.execute("BEGIN")
             yield db
 
     def read(self, sql: str, parameters: tuple[object, ...] = ()) -> list[tuple[object, ...]]:
-        """All rows of a query."""
-        with self._reading:
+        """All rows of a query. DeviceError when the file cannot be read."""
+        with self._reading, self._understood():
             return self._reader.execute(sql, parameters).fetchall()
+
+    @contextmanager
+    def _understood(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise DeviceError(
+                f"journal {self._path} cannot be read: {error}; check the disk, then move the file away to begin a new one"
+            ) from error
 
     def number(self, sql: str, parameters: tuple[object, ...] = ()) -> int:
         """The single integer of a query (0 for NULL or no row)."""
@@ -154,11 +178,32 @@ class Database:
             self._connection.close()
 
 
-def _open(path: Path) -> sqlite3.Connection:
+@contextmanager
+def looking_into(path: Path) -> Iterator[Database]:
+    """The journal for whoever only looks; the agent may be running. UsageError when there is none, or an older agent's."""
+    if not path.exists():
+        raise UsageError(f"{path} does not exist: no agent has judged anything there yet; start `edge-agent run`")
+    database = Database(path, read_only=True)
     try:
-        return sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=_WAIT_SECONDS)
-    except sqlite3.Error as error:
-        raise DeviceError(f"journal {path} cannot be opened: {error}; is the disk read-only or the folder gone?") from error
+        yield database
+    finally:
+        database.close()
+
+
+def _connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
+    address = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
+    return sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False, timeout=_WAIT_SECONDS)
+
+
+def _code(error: sqlite3.Error) -> int:
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+
+
+def _free_bytes(path: Path) -> int:
+    try:
+        return shutil.disk_usage(path.parent).free
+    except OSError:  # no such folder: opening says so in words
+        return _FULL_BELOW_BYTES
 
 
 def count(connection: sqlite3.Connection, name: str, by: int = 1) -> None:

@@ -23,7 +23,7 @@ from edge_agent import machine
 from edge_agent.agent import only_one, policy_of
 from edge_agent.camera import Camera
 from edge_agent.config import CONFIG_NAME, AgentConfig
-from edge_agent.database import DATABASE_NAME, Database
+from edge_agent.database import DATABASE_NAME, looking_into
 from edge_agent.errors import AgentError, UsageError
 from edge_agent.shelf import Shelf
 from edge_agent.status import status
@@ -191,11 +191,8 @@ def _ledger(patient: Patient) -> Iterator[Finding]:
     facts = status(patient.state, patient.config)
     if not facts["ledger_closes"]:
         yield Finding("ledger", "the counts do not add up", "Keep journal.db and call whoever maintains this agent.")
-    database = Database(patient.state / DATABASE_NAME)
-    try:
+    with looking_into(patient.state / DATABASE_NAME) as database:
         chain = verify(database)
-    finally:
-        database.close()
     if not chain.ok:
         yield Finding("ledger", f"the journal was changed: {chain.reason}", "Keep journal.db and look who had access.")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from edge_agent.camera.opening import CameraSettings
 from edge_agent.config import CONFIG_NAME, AgentConfig, load_config, write_config
 from edge_agent.errors import UsageError
-from edge_agent.shelf import INSTALLED_NAME
+from edge_agent.shelf import INSTALLED_NAME, SEEN_NAME
 from edge_agent.transport import Transport
 from inspection.contracts import Enrolment
 
@@ -34,7 +34,8 @@ def enrol(
         raise UsageError(f"{state} holds the journal of {before.device} at {before.station}; give another --state")
     enrolment = transport.enrol(code, device, station)
     if before is None or before.trust != enrolment.trust:
-        (state / INSTALLED_NAME).unlink(missing_ok=True)
+        for name in (INSTALLED_NAME, SEEN_NAME):
+            (state / name).unlink(missing_ok=True)
     return write_config(
         state, AgentConfig(hub=hub, enrolment=enrolment, camera=camera, camera_settings=CameraSettings(unsafe=unsafe))
     )

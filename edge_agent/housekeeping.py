@@ -41,7 +41,7 @@ class Housekeeper:
 
     def _step(self) -> float:
         if self._ballast.missing:
-            self._outbox.make_room(self._ballast.length)
+            self._outbox.make_disk_room(self._ballast.length)
         if self._ballast.restore(self._min_free):
             self.worker.note(None)
         else:

@@ -9,6 +9,7 @@ Invariants:
   What is set aside counts as evicted until `requeue` takes it up again.
 """
 
+import functools
 import json
 import logging
 import sqlite3
@@ -17,6 +18,8 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+
+from pydantic import ValidationError
 
 from edge_agent import chain
 from edge_agent.chain import Kind, digest_of
@@ -31,6 +34,7 @@ log = logging.getLogger(__name__)
 _BUSY_SECONDS = 1.0
 _BOOTS_KEPT = 1000
 _EVICT_BEFORE_RECOUNT = 1000
+_ROTTEN = (DeviceError, ValidationError, TypeError)  # what reading a row gives whose bytes are not what they were
 
 
 @dataclass(frozen=True)
@@ -131,7 +135,9 @@ class Journal:
     def seal(self, verdict: Verdict) -> None:
         """Make a row's body final, with or without ``frame_sha256``. Nothing changes in a row that is sealed already."""
         body = verdict.canonical()
-        with self._database.write(durable=False) as db:  # an open row is sealed at the next start in any case
+        # After a power cut an open row is sealed again, to the same body; only a challenger's view is nowhere else: the hub
+        # must not get a body that this device forgets.
+        with self._database.write(durable=verdict.challenger is not None) as db:
             self._seal(db, verdict.id, body)
 
     def _seal(self, db: sqlite3.Connection, verdict_id: str, body: bytes) -> int:
@@ -154,20 +160,31 @@ class Journal:
         return {str(row[0]) for row in self._database.read("SELECT id FROM verdicts WHERE state = 'open'")}
 
     def seal_open(self, ids: Iterable[str]) -> int:
-        """Seal rows that nobody will seal any more: with their picture when it is in the outbox, else without."""
-        sealed = 0
-        for verdict_id in ids:
-            with self._database.write(durable=False) as db:
-                found = db.execute(
-                    "SELECT v.body, v.sample, p.sha256 FROM verdicts v LEFT JOIN pictures p ON p.verdict_id = v.id "
-                    "WHERE v.id = ?",
-                    (verdict_id,),
-                ).fetchone()
-                body = unpack(found[0], self._sample_body(db, found[1]))
-                if found[2] is not None:
-                    body = Verdict.parse(body).model_copy(update={"frame_sha256": found[2]}).canonical()
-                sealed += self._seal(db, verdict_id, body)
-        return sealed
+        """Seal rows that nobody will seal any more: with their picture when it is in the outbox, else without.
+
+        One whose body rotted on the disk is set aside: it must not keep the others, or a start, waiting.
+        """
+        return sum(self._database.commit(functools.partial(self._seal_open, verdict_id)) for verdict_id in ids)
+
+    def _seal_open(self, verdict_id: str, db: sqlite3.Connection) -> int:
+        try:
+            body = self._final_body(db, verdict_id)
+        except _ROTTEN as error:
+            log.error("verdict set aside", extra={"id": verdict_id, "reason": str(error)})  # noqa: TRY400  # no traceback
+            moved = db.execute("UPDATE verdicts SET state = 'refused' WHERE id = ? AND state = 'open'", (verdict_id,))
+            count(db, "refused", moved.rowcount)
+            return 0
+        return self._seal(db, verdict_id, body)
+
+    def _final_body(self, db: sqlite3.Connection, verdict_id: str) -> bytes:
+        body, sample, sha256 = db.execute(
+            "SELECT v.body, v.sample, p.sha256 FROM verdicts v LEFT JOIN pictures p ON p.verdict_id = v.id WHERE v.id = ?",
+            (verdict_id,),
+        ).fetchone() or (b"", 0, None)  # gone since: there is nothing to seal
+        recorded = unpack(_bytes(body), self._sample_body(db, sample))
+        if sha256 is None:
+            return recorded
+        return Verdict.parse(recorded).model_copy(update={"frame_sha256": sha256}).canonical()
 
     def seal_orphans(self) -> int:
         """At start: rows that a crash left open. Returns how many."""
@@ -290,19 +307,20 @@ class Journal:
         """Names of ``source`` delivered before; those no longer ``present`` are forgotten, so the table stays small."""
         here = set(present)
         known = {str(row[0]) for row in self._database.read("SELECT name FROM delivered WHERE source = ?", (source,))}
-        with self._database.write() as db:
-            gone = [(source, name) for name in known - here]
-            db.executemany("DELETE FROM delivered WHERE source = ? AND name = ?", gone)
+        gone = [(source, name) for name in known - here]
+        if gone:
+            self._database.commit(lambda db: db.executemany("DELETE FROM delivered WHERE source = ? AND name = ?", gone))
         return known & here
 
     def begin_boot(self, boot: str, agent_version: str, machine: dict[str, str]) -> None:
         """Remember what the verdicts of this start are made on."""
-        with self._database.write() as db:
-            db.execute(
-                "INSERT OR REPLACE INTO boots (boot, started_at, agent_version, machine) VALUES (?, ?, ?, ?)",
-                (boot, datetime.now(UTC).isoformat(), agent_version, json.dumps(machine, sort_keys=True)),
-            )
+        row = (boot, datetime.now(UTC).isoformat(), agent_version, json.dumps(machine, sort_keys=True))
+
+        def write(db: sqlite3.Connection) -> None:
+            db.execute("INSERT OR REPLACE INTO boots (boot, started_at, agent_version, machine) VALUES (?, ?, ?, ?)", row)
             db.execute("DELETE FROM boots WHERE row <= (SELECT MAX(row) FROM boots) - ?", (_BOOTS_KEPT,))
+
+        self._database.commit(write)
 
     def boot(self, boot: str) -> Boot | None:
         """What is known of a start, or None: too long ago."""
@@ -354,7 +372,9 @@ class Journal:
         if self._sample is not None and self._sample.number == number:
             return self._sample.body
         row = db.execute("SELECT body FROM samples WHERE id = ?", (number,)).fetchone()
-        return _bytes(row[0]) if row else b""
+        if row is None:
+            return b"\0" if number else b""  # number 0 is no sample; another that is gone unpacks nothing
+        return _bytes(row[0])
 
 
 def _insert(db: sqlite3.Connection, verdict: Verdict, body: bytes, sample: _Sample, state: str) -> None:

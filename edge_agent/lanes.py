@@ -1,8 +1,9 @@
 """One stream of things to send, with a pause of its own: nothing in it, and nothing in another, is held up for ever.
 
 Invariants: nothing is given up; while the hub is away one thing or batch is tried at a time, ever slower. A batch that
-fails is tried again at half the size, so a bad thing ends up alone. Who fails alone while another passes is a suspect: it
-is passed by, and tried again alone, ever more rarely. That another passed is the evidence: without it the hub is to blame.
+fails is tried again at half the size, so a bad thing ends up alone. Who failed alone is passed by until another passes,
+then tried once more; who fails right after another passed is a suspect: tried again alone, ever more rarely. That another
+passed is the evidence: without it the hub is to blame.
 """
 
 import logging
@@ -77,7 +78,7 @@ class Lane(Generic[T]):
         self._most = most
         self._size = most
         self._clock = clock
-        self._failed: dict[str, T] = {}  # alone, since somebody passed
+        self._failed: dict[str, T] = {}  # alone, and not tried since somebody passed
         self._suspects: dict[str, _Suspect[T]] = {}
         self._one_at_a_time = threading.Lock()
 
@@ -104,8 +105,7 @@ class Lane(Generic[T]):
             self._note_failure(batch)
             raise
         self._size = min(self._most, self._size * 2)
-        self._suspect_failed()
-        return moved
+        return moved + self._retry_failed()
 
     def _next(self) -> Sequence[T]:
         return self._fetch(self._size, self._failed.keys() | self._suspects.keys())
@@ -119,13 +119,23 @@ class Lane(Generic[T]):
         self._size = 1
         self._failed[batch[0].key] = batch[0]
 
-    def _suspect_failed(self) -> None:
-        """Somebody passed: those that failed alone before are what is wrong."""
-        for key, thing in self._failed.items():
-            if len(self._suspects) < _MAX_SUSPECTS:
-                log.error("the hub fails on one item; it is tried again later", extra={"item": key})
-                self._suspects[key] = _Suspect(thing, 1, self._clock() + _SUSPECT_BASE_SECONDS)
-        self._failed.clear()
+    def _retry_failed(self) -> int:
+        """Somebody passed: who failed alone before, perhaps for an outage, is tried again, until one fails now too."""
+        moved = 0
+        while self._failed:
+            thing = self._failed.pop(next(iter(self._failed)))
+            try:
+                moved += self._send([thing])
+            except HubError as error:
+                self._suspect(thing, error)
+                break  # the others wait for the next that passes: the hub may just have gone away again
+        return moved
+
+    def _suspect(self, thing: T, error: HubError) -> None:
+        if len(self._suspects) >= _MAX_SUSPECTS:
+            return
+        log.error("the hub fails on one item; it is tried again later", extra={"item": thing.key, "reason": str(error)})
+        self._suspects[thing.key] = _Suspect(thing, 1, self._clock() + _SUSPECT_BASE_SECONDS)
 
     def _try_suspect(self) -> int:
         now = self._clock()

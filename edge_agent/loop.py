@@ -75,7 +75,7 @@ def _one(station: Station, request: Request, sequence: int) -> None:
     station.journal.record(verdict, source=frame.source, sealed=why is None and challenger is None, late=inspected.late)
     tell(lambda: station.signal.tell(verdict))
     if frame.image is not None and challenger is not None:
-        station.challenging.offer(verdict, frame.image, why, challenger)
+        station.challenging.offer(verdict, frame.image, why, challenger, wait=station.camera.patient)
     elif frame.image is not None and why is not None:
         station.keeper.offer(verdict, frame.image, why, wait=station.camera.patient)
     station.updater.note(inspected)

@@ -7,7 +7,7 @@ the steps; a new file takes the same way as an old one; a file of a newer agent 
 import sqlite3
 
 from edge_agent.chain import cover_old
-from edge_agent.errors import DeviceError
+from edge_agent.errors import DeviceError, UsageError
 
 _FIRST = (
     """CREATE TABLE IF NOT EXISTS verdicts (
@@ -112,16 +112,32 @@ def migrate(db: sqlite3.Connection) -> None:
     found = _version(db)  # again: another process may just have done it
     if found > VERSION:
         db.execute("ROLLBACK")
-        raise DeviceError(
-            f"the journal was written by a newer agent (version {found}, this one reads up to {VERSION});"
-            " install that agent again, or move journal.db away to begin a new one"
-        )
+        raise _newer(found)
     if found == 0:
         _run(db, *_FIRST)
     for step in _STEPS[found:]:
         step(db)
     db.execute(f"PRAGMA user_version = {VERSION}")
     db.execute("COMMIT")
+
+
+def check_version(db: sqlite3.Connection) -> None:
+    """For who only reads. UsageError when an older agent wrote the file, DeviceError when a newer one did."""
+    found = _version(db)
+    if found > VERSION:
+        raise _newer(found)
+    if found < VERSION:
+        raise UsageError(
+            f"the journal was written by an older agent (version {found}, this one reads {VERSION}): "
+            "start `edge-agent run`, which takes it over, then ask again"
+        )
+
+
+def _newer(found: int) -> DeviceError:
+    return DeviceError(
+        f"the journal was written by a newer agent (version {found}, this one reads up to {VERSION});"
+        " install that agent again, or move journal.db away to begin a new one"
+    )
 
 
 def _version(db: sqlite3.Connection) -> int:

@@ -10,10 +10,11 @@ Invariants:
   between the two leaves.
 """
 
+import functools
 import shutil
 import sqlite3
 import threading
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,15 +131,22 @@ class Outbox:
         """Free bytes on the outbox's disk."""
         return shutil.disk_usage(self._folder).free
 
-    def make_room(self, length: int, rank: int = HIGHEST) -> bool:
-        """Evict pictures of at most ``rank`` until ``length`` more bytes fit within the bounds.
+    def make_room(self, length: int, rank: int) -> bool:
+        """Evict pictures of at most ``rank`` until a picture of ``length`` bytes fits within the bounds.
 
-        False when they do not, and then nothing was evicted in vain.
+        False when it does not, and then nothing was evicted in vain.
         """
-        lacking = self._lacking(length)
-        if lacking > 0 and lacking > self._evictable(rank):
+        return self._evict_while(lambda: self._lacking(length), rank)
+
+    def make_disk_room(self, length: int) -> bool:
+        """Evict pictures until ``length`` bytes that are no picture's fit on the disk. False as above."""
+        return self._evict_while(lambda: self._lacking_on_disk(length), HIGHEST)
+
+    def _evict_while(self, lacking: Callable[[], int], rank: int) -> bool:
+        first = lacking()
+        if first > 0 and first > self._evictable(rank):
             return False
-        while self._lacking(length) > 0:
+        while lacking() > 0:
             if not self._evict_one(rank):
                 return False
         return True
@@ -159,7 +167,8 @@ class Outbox:
             (self._folder / name).unlink()
         lost = [str(verdict_id) for verdict_id, sha256 in rows if f"{sha256}.png" not in here]
         for verdict_id in lost:
-            self._drop(verdict_id)
+            self._database.commit(functools.partial(_forget, verdict_id))
+        self._bytes = None
         return len(here - names) + len(lost)
 
     def _path(self, digest: str) -> Path:
@@ -167,7 +176,10 @@ class Outbox:
 
     def _lacking(self, length: int) -> int:
         """How many bytes must go so that ``length`` more fit; not above 0: none."""
-        return length + max(self.stored_bytes() - self._max_bytes, self._leave_free - self.free_disk_bytes())
+        return max(length + self.stored_bytes() - self._max_bytes, self._lacking_on_disk(length))
+
+    def _lacking_on_disk(self, length: int) -> int:
+        return length + self._leave_free - self.free_disk_bytes()
 
     def _evictable(self, rank: int) -> int:
         return self._database.number("SELECT SUM(length) FROM pictures WHERE rank <= ?", (rank,))
@@ -193,10 +205,15 @@ class Outbox:
             if needed_by == 1:
                 self._path(digest).unlink(missing_ok=True)
                 self._bytes = self.stored_bytes() - length
-            with self._database.write(durable=False) as db:
-                state = db.execute("SELECT state FROM pictures WHERE verdict_id = ?", (verdict_id,)).fetchone()[0]
-                db.execute("DELETE FROM pictures WHERE verdict_id = ?", (verdict_id,))
-                count(db, _GONE_AS[state])
+            with self._database.write(durable=False) as db:  # no `commit`: this is what makes room for one
+                _forget(verdict_id, db)
+
+
+def _forget(verdict_id: str, db: sqlite3.Connection) -> None:
+    """A picture's row goes, if it is still here, counted as what it was."""
+    for (state,) in db.execute("SELECT state FROM pictures WHERE verdict_id = ?", (verdict_id,)).fetchall():
+        db.execute("DELETE FROM pictures WHERE verdict_id = ?", (verdict_id,))
+        count(db, _GONE_AS[state])
 
 
 def _add(db: sqlite3.Connection, verdict_id: str, digest: str, length: int, why: str) -> None:

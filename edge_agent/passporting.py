@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from edge_agent.bundle import Bundle, check_recipe, open_bundle
 from edge_agent.config import load_config
-from edge_agent.database import DATABASE_NAME, Database
+from edge_agent.database import DATABASE_NAME, looking_into
 from edge_agent.errors import AgentError, BundleError, UsageError
 from edge_agent.inspecting import Loaded, infer_and_judge
 from edge_agent.journal import Journal
@@ -138,15 +138,10 @@ class Archive:
 def archive(state: Path) -> Iterator[Archive]:
     """The archive of a state folder; the agent may be running. UsageError when no agent ever ran there."""
     limits = load_config(state).limits
-    if not (state / DATABASE_NAME).exists():
-        raise UsageError(f"{state} has no journal: no agent has judged anything there yet")
-    database = Database(state / DATABASE_NAME)
-    try:
+    with looking_into(state / DATABASE_NAME) as database:
         journal = Journal(database, max_pending=limits.outbox_max_verdicts, keep_rows=limits.journal_keep_rows)
         outbox = Outbox(database, state / "outbox", max_bytes=limits.outbox_max_bytes, min_free_bytes=0)
         yield Archive(journal, outbox, Shelf(state))
-    finally:
-        database.close()
 
 
 def _compared(verdict: Verdict, image: Image, loaded: Loaded, machine: Mapping[str, str]) -> Replayed:

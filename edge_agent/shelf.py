@@ -54,6 +54,9 @@ class Installed(BaseModel):
     probation: bool = False
     starts_in_probation: int = 0
     started_on: str | None = None  # the kernel's boot id at the last start: a new one means power cut, not crash
+    challenging: str | None = None  # the challenger whose starts are counted
+    challenger_starts: int = 0  # since it last looked at enough frames, or this process stopped cleanly
+    challenger_started_on: str | None = None
     trying: str | None = None
     tries: int = 0
     refused: dict[str, str] = {}
@@ -85,11 +88,18 @@ class Shelf:
         return Installed(seen_serial=seen.seen_serial, seen_payload=seen.seen_payload)
 
     def remember(self, installed: Installed) -> None:
-        """Replace `installed.json` durably, and before it what was seen."""
-        seen = SeenSerial(seen_serial=installed.seen_serial, seen_payload=installed.seen_payload)
-        if self._read(SEEN_NAME, SeenSerial) != seen:
-            write_durably(self._state / SEEN_NAME, seen.model_dump_json(indent=1).encode())
+        """Replace `installed.json` durably, and before it what was seen (also where that was torn)."""
+        seen = SeenSerial(seen_serial=installed.seen_serial, seen_payload=installed.seen_payload).model_dump_json(indent=1)
+        if self._bytes(SEEN_NAME) != seen.encode():
+            write_durably(self._state / SEEN_NAME, seen.encode())
         write_durably(self._state / INSTALLED_NAME, installed.model_dump_json(indent=1).encode())
+
+    def _bytes(self, name: str) -> bytes | None:
+        """A file as it lies there; None when it cannot be read."""
+        try:
+            return (self._state / name).read_bytes()
+        except OSError:
+            return None
 
     def _read(self, name: str, kind: type[_Kept]) -> _Kept | None:
         path = self._state / name

@@ -3,18 +3,17 @@
 from pathlib import Path
 
 from edge_agent.config import AgentConfig
-from edge_agent.database import DATABASE_NAME, Database
+from edge_agent.database import DATABASE_NAME, looking_into
 from edge_agent.journal import Journal
 from edge_agent.outbox import Outbox
 from edge_agent.shelf import Shelf
 
 
 def status(state: Path, config: AgentConfig) -> dict[str, object]:
-    """Assignment, bundle, ledger, what waits. Reads only; the agent may be running."""
+    """Assignment, bundle, ledger, what waits. Reads only; the agent may be running. UsageError before its first start."""
     limits = config.limits
-    installed = Shelf(state).installed()
-    database = Database(state / DATABASE_NAME)
-    try:
+    with looking_into(state / DATABASE_NAME) as database:
+        installed = Shelf(state).installed()
         journal = Journal(database, max_pending=limits.outbox_max_verdicts, keep_rows=limits.journal_keep_rows)
         outbox = Outbox(database, state / "outbox", max_bytes=limits.outbox_max_bytes, min_free_bytes=0)
         ledger = journal.ledger()
@@ -34,5 +33,3 @@ def status(state: Path, config: AgentConfig) -> dict[str, object]:
             "free_disk_bytes": outbox.free_disk_bytes(),
             "counters": journal.counters(),
         }
-    finally:
-        database.close()

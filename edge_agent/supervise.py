@@ -21,6 +21,7 @@ class Worker:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self.failure: str | None = None
+        self.went_once = False
 
     def start(self) -> None:
         """Start the thread."""
@@ -44,6 +45,8 @@ class Worker:
             self.failure = f"{self._thread.name}: {type(error).__name__}: {error}"
             log.exception("background step failed", extra={"worker": self._thread.name})
             return _PAUSE_AFTER_ERROR_SECONDS
+        finally:
+            self.went_once = True
 
     def _run(self) -> None:
         while not self._stopping.is_set():

@@ -20,7 +20,7 @@ from inspection.contracts import Enrolment, PictureNote, Receipt, Report, sha256
 _NEVER = frozenset({400, 403, 409, 413, 415, 422})  # with a code of the hub's; without one nobody knows who answered
 _DAMAGED_ON_THE_WAY = frozenset({"digest_mismatch"})
 _UNKNOWN_VERDICT = "unknown_verdict"
-_UNKNOWN_VERDICT_WORDS = "send the verdict before its picture"  # of hubs that give no code for it
+_UNKNOWN_VERDICT_WORDS = "send the verdict before its picture"  # of older hubs, which give no code for it
 _MAX_WORDS = 300
 T = TypeVar("T")
 _RECEIPTS = TypeAdapter(list[Receipt])

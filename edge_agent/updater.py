@@ -6,6 +6,8 @@ Invariants:
 * A refusal changes nothing that runs: the old assignment stays in force, whole, and the reason is reported. Bytes that
   arrived wrong are fetched again; a bundle that is wrong in itself, or failed its probation, stays refused.
 * What was chosen is on the disk before it is in memory, so a restart never runs anything newer or older than was said.
+* A challenger that takes the process down is refused after a few deaths; the bundle that decides goes on without it, and
+  is not blamed for deaths that may be the challenger's.
 """
 
 import logging
@@ -66,6 +68,8 @@ class Updater:
         self._active = _NOTHING
         self._made = 0
         self._failed = 0
+        self._challenged: str | None = None  # the challenger whose start was counted in this process
+        self._views = 0
         self.problem: str | None = None
 
     @property
@@ -98,6 +102,7 @@ class Updater:
             self._trouble(str(error))
             self._installed = self._blank()
             return
+        self._judge_challenger()
         self._count_crashes()
         current, previous = self._installed.current, self._installed.previous
         for slot in (current, previous):
@@ -108,8 +113,8 @@ class Updater:
     def stop(self) -> None:
         """A clean stop is no crash."""
         with self._lock:
-            if self._installed.starts_in_probation:
-                self._remember(starts_in_probation=0)
+            if self._installed.starts_in_probation or self._installed.challenger_starts:
+                self._remember(starts_in_probation=0, challenger_starts=0)
 
     def poll(self) -> None:
         """Ask the hub once. HubError when it is away; refusals are recorded in `problem`, not raised."""
@@ -161,6 +166,15 @@ class Updater:
                 self._remember(probation=False, starts_in_probation=0)
                 log.info("probation passed", extra={"bundle": loaded.digest, "verdicts": self._made})
 
+    def note_view(self, challenger: str) -> None:
+        """Count a view of the challenger with this digest: after enough of them no death of this process blames it."""
+        with self._lock:
+            if challenger != self._installed.challenging or not self._installed.challenger_starts:
+                return
+            self._views += 1
+            if self._views >= self._policy.probation_verdicts:
+                self._remember(challenger_starts=0)
+
     def check(self, slot: Slot) -> None:
         """Verify a slot from the disk, run its self-test, change nothing. BundleError and others when it is broken."""
         check_assignment(slot.assignment.encode(), self._policy.root, self._policy.station, None)
@@ -169,6 +183,26 @@ class Updater:
             self_test(loaded.bundle, loaded.runtime)
 
     # -- start ----------------------------------------------------------------------------------------------------
+
+    def _judge_challenger(self) -> None:
+        """Refuse the challenger with which this process died again and again; it is suspected before the bundle is."""
+        installed = self._installed
+        if installed.challenging is None or installed.challenger_started_on != kernel_boot_id():
+            return
+        if installed.challenger_starts < self._policy.probation_starts:
+            return
+        self._refuse(installed.challenging, f"as challenger this process died {installed.challenger_starts} times with it")
+        self._remember(challenging=None, challenger_starts=0, starts_in_probation=0)
+
+    def _begin_challenge(self, challenger: str | None) -> None:
+        """One more start with this challenger, on the disk before anything of it is loaded; counted once per process."""
+        old, machine = self._installed, kernel_boot_id()
+        if challenger == self._challenged == old.challenging:
+            return
+        again = (old.challenging, old.challenger_started_on) == (challenger, machine)
+        starts = 0 if challenger is None else 1 + (old.challenger_starts if again else 0)
+        self._remember(challenging=challenger, challenger_starts=starts, challenger_started_on=machine)
+        self._challenged, self._views = challenger, 0
 
     def _count_crashes(self) -> None:
         installed = self._installed
@@ -204,7 +238,12 @@ class Updater:
 
     def _try_challenger(self, slot: Slot) -> Loaded | None:
         """The challenger from the disk; a broken one is fetched again at the next poll, and holds nobody up."""
-        if slot.challenger is None:
+        if slot.challenger is None or slot.challenger in self._installed.refused:
+            return None
+        try:
+            self._begin_challenge(slot.challenger)
+        except OSError as error:  # uncounted it could kill this process again and again
+            self._trouble(f"challenger {slot.challenger[:12]} is left out: its start cannot be noted: {error}")
             return None
         try:
             return self._open(slot.challenger)
@@ -341,6 +380,7 @@ class Updater:
 
     def _switch(self, slot: Slot, active: Active) -> None:
         with self._lock:
+            self._begin_challenge(slot.challenger)
             old = self._installed
             changes: dict[str, object] = {"current": slot}
             if old.current is None or slot.bundle != old.current.bundle:

@@ -1,9 +1,10 @@
 """The camera's own process: reads a source and puts each frame into the ring. The parent kills it when it hangs.
 
-    python -m edge_agent.camera.child '{"kind": ..., "where": ..., "ring": FD, "slot_bytes": N, "parent": PID, ...}'
+    python -m edge_agent.camera.child      {"kind": ..., "where": ..., "ring": FD, "slot_bytes": N, "parent": PID, ...}
 
-It says one JSON object per line on standard output (``opened``, ``damaged``, ``larger``, ``failed``), and one byte per
-frame on the pipe ``wake``. It ends when its parent does, when the source fails, or when it is killed.
+The order comes on standard input: it may hold a password, and arguments can be read by everybody. The child says one JSON
+object per line on standard output (``opened``, ``damaged``, ``larger``, ``failed``), and one byte per frame on the pipe
+``wake``. It ends when its parent does, when the source fails, or when it is killed.
 """
 
 import ctypes
@@ -58,7 +59,7 @@ def _pump(source: Source, ring: Ring, wake: int) -> None:
 
 def main() -> None:
     """Run until the source or the parent ends."""
-    order = json.loads(sys.argv[1])
+    order = json.load(sys.stdin)
     _die_with(order["parent"])
     os.set_blocking(order["wake"], False)
     ring = Ring(order["ring"], order["slot_bytes"])

@@ -62,7 +62,7 @@ class GenicamSource:
         try:
             from harvesters.core import Harvester
         except ImportError:
-            raise DeviceError("GenICam cameras need the extra: pip install 'escapement[genicam]'") from None
+            raise DeviceError("GenICam cameras need the extra: pip install '.[genicam]' in the checkout") from None
         self._harvester = Harvester()
         for producer in producers(os.environ.get("GENICAM_GENTL64_PATH", "")):
             self._harvester.add_file(str(producer))

@@ -2,7 +2,8 @@
 
 Invariants: `next` never blocks longer than it was told, whatever the driver does; no frame older than ``max_age_seconds``
 and none from before a restart is delivered; a child that hangs is killed with everything it started, and reaped; one
-thread and at most one child, however often it fails; secrets in an address never leave this module.
+thread and one child at a time, however often it fails, besides at most `_MOST_LEFT` that even the kernel cannot end;
+secrets in an address are shown to nobody: not in words, not in a process's arguments.
 """
 
 import contextlib
@@ -33,7 +34,9 @@ _FIRST_SLOT_BYTES = 1920 * 1080 * 3
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.2, 2.0
 _STEADY_SECONDS = 5.0  # after so long without trouble the next restart is at once again
 _MEASURE_SECONDS = 1.0
-_SECRET = re.compile(r"(?<=://)[^/@\s]+(?=@)")
+_END_SECONDS = 2.0  # a killed process is gone by then, unless it hangs inside the kernel, in a driver
+_MOST_LEFT = 3
+_SECRET = re.compile(r"(?<=://)[^/\s]+(?=@)")  # up to the last @: a password may hold one
 
 
 def masked(text: str) -> str:
@@ -63,28 +66,17 @@ class _Child:
     """One run of the capture process, with its ring and its two pipes."""
 
     def __init__(self, feed: Feed, slot_bytes: int) -> None:
-        self.ring = Ring.create(slot_bytes)
-        self.wake, wake = os.pipe()
-        order = {
-            "kind": feed.kind,
-            "where": feed.where,
-            "name": feed.name,
-            "settings": dict(feed.settings),
-            "ring": self.ring.descriptor,
-            "slot_bytes": slot_bytes,
-            "wake": wake,
-            "max_pixels": feed.max_pixels,
-            "parent": os.getpid(),
-        }
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "edge_agent.camera.child", json.dumps(order)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,  # the drivers' last words are often the only ones
-            pass_fds=(self.ring.descriptor, wake),
-            start_new_session=True,
-        )
-        os.close(wake)
+        """OSError when this computer cannot give what it needs; then nothing is left open."""
+        with contextlib.ExitStack() as opened:
+            self.ring = Ring.create(slot_bytes)
+            opened.callback(self.ring.close)
+            self.wake, wake = os.pipe()
+            opened.callback(os.close, self.wake)
+            try:
+                self.process = _start(_order(feed, self.ring, wake), self.ring.descriptor, wake)
+            finally:
+                os.close(wake)  # only the child keeps it
+            opened.pop_all()
         self.started = time.monotonic()
         self.opened = False
         self.last_frame = self.started
@@ -102,15 +94,49 @@ class _Child:
         *whole, self._half_line = (self._half_line + data).split(b"\n")
         return None if not data else [line.decode(errors="replace") for line in whole]
 
-    def end(self) -> None:
-        """Kill it with all it started, wait for it, let go of everything."""
+    def end(self) -> bool:
+        """Kill it with all it started, wait for it, let go of everything. False when the kernel cannot end it now."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(_END_SECONDS)
+        if self.process.returncode is None:
+            log.error("a capture process hangs in the kernel and is left", extra={"pid": self.process.pid})
         assert self.process.stdout is not None  # noqa: S101
         self.process.stdout.close()
         os.close(self.wake)
         self.ring.close()
+        return self.process.returncode is not None
+
+
+def _order(feed: Feed, ring: Ring, wake: int) -> bytes:
+    order = {
+        "kind": feed.kind,
+        "where": feed.where,
+        "name": feed.name,
+        "settings": dict(feed.settings),
+        "ring": ring.descriptor,
+        "slot_bytes": ring.slot_bytes,
+        "wake": wake,
+        "max_pixels": feed.max_pixels,
+        "parent": os.getpid(),
+    }
+    return json.dumps(order).encode()
+
+
+def _start(order: bytes, *passed: int) -> "subprocess.Popen[bytes]":
+    """The capture process. Its order may hold a password: it is no argument, since everybody here may read those."""
+    with os.fdopen(os.memfd_create("edge-agent-order"), "w+b") as said:
+        said.write(order)
+        said.seek(0)
+        return subprocess.Popen(
+            [sys.executable, "-m", "edge_agent.camera.child"],
+            stdin=said,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,  # the drivers' last words are often the only ones
+            pass_fds=passed,
+            start_new_session=True,
+        )
 
 
 class LiveCamera:
@@ -125,6 +151,7 @@ class LiveCamera:
         self._reference = reference
         self._changed = threading.Condition()  # guards what follows
         self._child: _Child | None = None
+        self._left: list[subprocess.Popen[bytes]] = []  # killed, and hanging in the kernel all the same
         self._taken = 0  # number of the newest frame delivered, of this child
         self._delivered = self._skipped = self._damaged = self._restarts = 0
         self._last_arrival: float | None = None
@@ -211,21 +238,33 @@ class LiveCamera:
                 self._restarts += 1
 
     def _one_child(self) -> str:
-        """Start a child and look after it until it fails; why it did."""
-        child = _Child(self._feed, self._slot_bytes)
+        """Start a child and look after it until it fails; why it did, or why there is none."""
+        self._left = [process for process in self._left if process.poll() is None]
+        if len(self._left) >= _MOST_LEFT:
+            return f"{self._feed.name}: {len(self._left)} processes hang in its driver; unplug it, or restart this computer"
+        try:
+            child = _Child(self._feed, self._slot_bytes)
+        except OSError as error:
+            return f"{self._feed.name}: no process for it: {error}; is this computer out of memory or descriptors?"
         with self._changed:
             self._child, self._taken = child, 0
         try:
-            with selectors.DefaultSelector() as pipes:
-                pipes.register(child.wake, selectors.EVENT_READ)
-                pipes.register(child.said, selectors.EVENT_READ)
-                return self._look_after(child, pipes)
+            return self._look_after(child)
+        except OSError as error:
+            return f"{self._feed.name}: its process cannot be heard: {error}"
         finally:
             with self._changed:
                 self._child = None
-            child.end()
+            if not child.end():
+                self._left.append(child.process)
 
-    def _look_after(self, child: _Child, pipes: selectors.BaseSelector) -> str:
+    def _look_after(self, child: _Child) -> str:
+        with selectors.DefaultSelector() as pipes:
+            pipes.register(child.wake, selectors.EVENT_READ)
+            pipes.register(child.said, selectors.EVENT_READ)
+            return self._listen(child, pipes)
+
+    def _listen(self, child: _Child, pipes: selectors.BaseSelector) -> str:
         words, measured = "", 0.0
         while not self._stop.is_set():
             ready = {key.fd for key, _ in pipes.select(_LOOK_SECONDS)}

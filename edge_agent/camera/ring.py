@@ -46,8 +46,12 @@ class Ring:
     def create(cls, slot_bytes: int) -> Self:
         """New memory; the descriptor is for `subprocess.Popen(pass_fds=...)`."""
         descriptor = os.memfd_create("edge-agent-camera")
-        os.ftruncate(descriptor, _PAGE + SLOTS * slot_bytes)
-        return cls(descriptor, slot_bytes)
+        try:
+            os.ftruncate(descriptor, _PAGE + SLOTS * slot_bytes)
+            return cls(descriptor, slot_bytes)
+        except BaseException:
+            os.close(descriptor)
+            raise
 
     def write(self, number: int, image: Image, stamp: float, wall: float) -> None:
         """Put frame ``number`` (from 1, rising) over the oldest. DeviceError when it is larger than a slot."""

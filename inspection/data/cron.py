@@ -4,6 +4,8 @@ from datetime import datetime
 
 from cronsim import CronSim, CronSimError
 
+from inspection.data.product import SchedulePlan
+
 _FIELDS = ("minute", "hour", "day of the month", "month", "day of the week")
 _SOME_DAY = datetime(2026, 1, 1)  # noqa: DTZ001 - a schedule is looked at, not run: no zone is needed
 
@@ -20,3 +22,9 @@ def fault_of(expression: str) -> str | None:
     except StopIteration:
         return "never comes up"
     return None
+
+
+def faults_of(plan: SchedulePlan) -> list[str]:
+    """What nobody can run, in words. Not asked when a kept document is read: one bad schedule must stop no other."""
+    found = ((name, getattr(plan, name)) for name in type(plan).model_fields)
+    return [f"schedule.{name} {text!r} {fault}" for name, text in found if (fault := fault_of(text))]

@@ -7,7 +7,6 @@ from pydantic import Field
 
 from inspection.contracts import Contract, Costs, Limits, Part, Region, Tiling
 from inspection.contracts.base import Name, Probability
-from inspection.data import cron
 
 
 class AugmentPlan(Part):
@@ -93,11 +92,6 @@ class SchedulePlan(Part):
     sync_labels: str = "*/5 * * * *"
     retrain: str = "*/15 * * * *"
     watch: str = "*/10 * * * *"
-
-    def faults(self) -> list[str]:
-        """What nobody can run, in words. Not asked when a kept document is read: one bad schedule must stop no other."""
-        found = ((name, getattr(self, name)) for name in type(self).model_fields)
-        return [f"schedule.{name} {text!r} {fault}" for name, text in found if (fault := cron.fault_of(text))]
 
 
 class Product(Contract):

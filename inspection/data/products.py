@@ -7,6 +7,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from inspection.contracts import ANY_DEFECT, Mode, Tiling
+from inspection.data.cron import faults_of
 from inspection.data.product import Product
 from inspection.errors import UsageError
 from inspection.store.tables import DeviceRow, ProductRow, StationRow, utc_now
@@ -98,7 +99,7 @@ def _check(product: Product) -> None:
         wrong = f"{ANY_DEFECT!r} and the empty name cannot be classes: {classes}"
     elif product.tiling != Tiling():
         wrong = "a tiling is not trained yet, only the device would cut tiles: leave it at one tile"
-    elif faults := product.schedule.faults():
+    elif faults := faults_of(product.schedule):
         wrong = "; ".join(faults)
     if wrong:
         raise UsageError(f"product {product.name!r}: {wrong}")

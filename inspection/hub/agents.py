@@ -4,7 +4,7 @@ import secrets
 from enum import StrEnum
 from typing import Annotated
 
-from fastapi import APIRouter, HTTPException, Path, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, ValidationError
 from sqlalchemy import select
@@ -14,6 +14,7 @@ from inspection.contracts import Enrolment, Report
 from inspection.contracts.base import Name
 from inspection.hub import ingest
 from inspection.hub.auth import DeviceDep, address_of, refuse_if_throttled, same_secret, token_digest
+from inspection.hub.faults import refusal
 from inspection.hub.state import Hub, HubDep, in_turn
 from inspection.hub.uploads import announced_length, read_body
 from inspection.store.tables import AssignmentRow, BundleRow, DeviceRow, StationRow, utc_now
@@ -72,10 +73,10 @@ async def enrol(request: Request, hub: HubDep) -> Response:
         asked = EnrolRequest.model_validate_json(body)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        raise HTTPException(422, f"{'/'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise refusal(422, "bad_request", f"{'/'.join(map(str, first['loc']))}: {first['msg']}") from None
     if not same_secret(asked.code, hub.settings.secrets.enrolment_code.get_secret_value()):
         hub.wrong_codes.note_wrong(address)
-        raise HTTPException(403, "wrong enrolment code: `inspection up` prints the right one")
+        raise refusal(403, "wrong_code", "wrong enrolment code: `inspection up` prints the right one")
     enrolment = await in_turn(hub.writing, _enrol, hub, asked)
     return _contract(enrolment.canonical())
 
@@ -86,7 +87,7 @@ def _enrol(hub: Hub, asked: EnrolRequest) -> Enrolment:
         station = session.get(StationRow, asked.station)
         if station is None:
             known = ", ".join(session.scalars(select(StationRow.name).order_by(StationRow.name).limit(50)))
-            raise HTTPException(404, f"no station {asked.station!r} here (known: {known or 'none yet'})")
+            raise refusal(404, "unknown_station", f"no station {asked.station!r} here (known: {known or 'none yet'})")
         device = session.get(DeviceRow, asked.device) or DeviceRow(name=asked.device)
         device.station = station.name
         device.token_sha256 = token_digest(token)
@@ -149,9 +150,11 @@ async def post_report(request: Request, hub: HubDep, caller: DeviceDep) -> Respo
         report = Report.parse(body)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        raise HTTPException(422, f"not a report: {'/'.join(map(str, first['loc']))}: {first['msg']}") from None
+        said = f"not a report: {'/'.join(map(str, first['loc']))}: {first['msg']}"
+        raise refusal(422, "bad_report", said) from None
     if report.device != caller.device:
-        raise HTTPException(403, f"this report names device {report.device}, the token belongs to {caller.device}")
+        said = f"this report names device {report.device}, the token belongs to {caller.device}"
+        raise refusal(403, "foreign_report", said)
     await in_turn(hub.writing, _keep_report, hub, report)
     return Response(status_code=204)
 
@@ -167,7 +170,7 @@ def _find_target(hub: Hub, sha256: str) -> tuple[int, bytes]:
     with hub.store.begin(read_only=True) as session:
         row = session.execute(select(BundleRow.length, BundleRow.envelope).where(BundleRow.sha256 == sha256)).one_or_none()
     if row is None or not row.envelope:
-        raise HTTPException(404, f"no signed target {sha256} here")
+        raise refusal(404, "unknown_target", f"no signed target {sha256} here")
     return row.length, row.envelope
 
 

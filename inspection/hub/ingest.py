@@ -7,7 +7,6 @@ key are never both kept (409, and quarantine says who); a receipt is given only 
 import json
 from collections.abc import Sequence
 
-from fastapi import HTTPException
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy.orm import Session
 
@@ -16,6 +15,7 @@ from inspection.data.intake import RefusedVerdictError, accept_picture, accept_v
 from inspection.data.products import load_product
 from inspection.errors import PictureError
 from inspection.hub.auth import Caller
+from inspection.hub.faults import refusal
 from inspection.hub.state import Hub
 from inspection.store.tables import VerdictRow
 
@@ -100,7 +100,7 @@ def receive_verdicts(hub: Hub, caller: Caller, body: bytes) -> list[Receipt]:
     except RefusedError as error:
         hub.meters.refused.labels("verdict").inc()
         quarantine(hub.store, error.culprit or body, code=error.code, detail=str(error), source=caller.device)
-        raise HTTPException(error.status, {"code": error.code, "message": str(error)}) from error
+        raise refusal(error.status, error.code, str(error)) from error
     _count(hub, verdicts, receipts)
     return receipts
 
@@ -142,12 +142,12 @@ def find_verdict(hub: Hub, caller: Caller, verdict_id: str, sha256: str) -> Verd
         row = session.get(VerdictRow, verdict_id)
         body = None if row is None else row.body
     if body is None:
-        raise HTTPException(404, f"no verdict {verdict_id!r} here: send the verdict before its picture")
+        raise refusal(404, "unknown_verdict", f"no verdict {verdict_id!r} here: send the verdict before its picture")
     verdict = Verdict.model_validate(body)
     if verdict.device != caller.device:
-        raise HTTPException(403, f"verdict {verdict_id} belongs to another device")
+        raise refusal(403, "foreign_verdict", f"verdict {verdict_id} belongs to another device")
     if verdict.frame_sha256 not in (None, sha256):
-        raise HTTPException(409, f"verdict {verdict_id} names picture {verdict.frame_sha256}, not {sha256}")
+        raise refusal(409, "other_picture", f"verdict {verdict_id} names picture {verdict.frame_sha256}, not {sha256}")
     return verdict
 
 
@@ -160,7 +160,7 @@ def receive_picture(hub: Hub, verdict: Verdict, sha256: str, why: str, data: byt
         hub.meters.refused.labels("picture").inc()
         detail = f"the body has digest {came}, the address says {sha256}: send it again"
         quarantine(hub.store, data, code="digest_mismatch", detail=detail, source=verdict.device)
-        raise HTTPException(422, {"code": "digest_mismatch", "message": detail})
+        raise refusal(422, "digest_mismatch", detail)
     limits = hub.settings
     with hub.store.begin(read_only=True) as session:
         group = load_product(session, verdict.product).group_of(verdict.part, verdict.lot)
@@ -179,7 +179,7 @@ def receive_picture(hub: Hub, verdict: Verdict, sha256: str, why: str, data: byt
         )
     except PictureError as error:
         hub.meters.refused.labels("picture").inc()
-        raise HTTPException(422, {"code": error.code, "message": str(error)}) from error
+        raise refusal(422, error.code, str(error)) from error
     with hub.store.begin() as session:
         row = session.get_one(VerdictRow, verdict.id)
         if row.picture_why is None:

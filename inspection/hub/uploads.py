@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from fastapi import HTTPException, Request
 from starlette.requests import ClientDisconnect
 
+from inspection.hub.faults import refusal
+
 READ_SECONDS = 120.0
 RETRY_SECONDS = 2
 
@@ -46,14 +48,15 @@ def announced_length(request: Request, *, limit_bytes: int) -> int:
         raise HTTPException(411, "send the body with a Content-Length, not in chunks")
     length = int(given)
     if length > limit_bytes:
-        raise HTTPException(413, f"the body has {length} bytes, at most {limit_bytes} are taken here")
+        raise refusal(413, "too_large", f"the body has {length} bytes, at most {limit_bytes} are taken here")
     return length
 
 
 async def read_body(request: Request, length: int, *, seconds: float = READ_SECONDS) -> bytes:
     """Read exactly ``length`` bytes.
 
-    Raises 408 when they do not come within ``seconds``, 400 when the sender leaves early or sends another amount.
+    Raises 408 when they do not come within ``seconds``, 400 when the sender leaves early or sends another amount; without a
+    code, since the same bytes may arrive whole the next time.
     """
     body = bytearray()
     try:

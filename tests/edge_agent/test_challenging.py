@@ -5,10 +5,20 @@ from pathlib import Path
 
 import pytest
 
+from edge_agent import keeper
+from edge_agent.bundle import open_bundle
 from edge_agent.camera import Frame
+from edge_agent.challenging import Challenging
+from edge_agent.database import Database
+from edge_agent.errors import DeviceError
+from edge_agent.inspecting import Loaded
+from edge_agent.journal import Journal
+from edge_agent.keeper import Keeper
+from edge_agent.outbox import Outbox
 from edge_agent.runtime import Inference, OnnxRuntime
-from inspection.contracts import Decision, Manifest, sha256_hex
+from inspection.contracts import Decision, Manifest, Mode, Verdict, sha256_hex
 from tests.edge_agent.helpers import FakeHub, Image, bundle, picture
+from tests.edge_agent.test_journal import verdict
 from tests.edge_agent.test_loop import Rig
 
 CHAMPION, CHALLENGER = bundle(), bundle(2, gain=0.5)
@@ -107,3 +117,106 @@ def test_a_failing_challenger_costs_nothing_but_its_view(rig: Rig) -> None:
     assert rig.by_part["good"].decision is Decision.OK
     assert rig.by_part["good"].challenger is None
     assert rig.counters()["challenger_failed"] == 1
+
+
+class TornOnce(Torn):
+    """One wrong answer, then right ones again."""
+
+    def infer(self, frames: Image) -> Inference:
+        """The first after the self-test is wrong."""
+        if self._left < 0:
+            self._left = 10**6
+        return super().infer(frames)
+
+
+def test_a_challenger_that_is_well_again_is_no_trouble_any_more(rig: Rig) -> None:
+    """What was reported of its one failure goes with the next view."""
+    rig.make_runtime = TornOnce
+    rig.pause_seconds = 0.3
+    rig.run([Frame(picture(seed), f"p{seed}") for seed in range(3)])
+    assert rig.counters()["challenger_failed"] == 1
+    assert rig.counters()["challenger_agreed"] >= 1
+    assert rig.hub.reports[-1].last_error is None
+
+
+def test_a_camera_that_waits_loses_no_picture_to_a_challenger(
+    tmp_path: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pictures are stored slowly: the files of a folder wait, whoever looks at them."""
+
+    def slow(image: Image) -> bytes:
+        time.sleep(0.15)
+        return encode(image)
+
+    encode = keeper.encode_png
+    monkeypatch.setattr(keeper, "encode_png", slow)
+    hub.publish(CHALLENGER, version=2)
+    hub.assign(1, CHAMPION, challenger=CHALLENGER)
+    rig = Rig(tmp_path, hub, keep_queue_frames=1)
+    rig.run([Frame(picture(seed, scratch=255), f"p{seed}") for seed in range(10)])
+    assert "pictures_dropped" not in rig.counters()
+    assert len(rig.hub.notes) == 10
+    assert any(v.challenger is not None for v in rig.by_part.values())
+
+
+def test_nobody_is_compared_with_a_verdict_that_no_bundle_made(rig: Rig) -> None:
+    """In collect mode nothing was decided: there is nothing to disagree with."""
+    rig.hub.assign(2, CHAMPION, challenger=CHALLENGER, mode=Mode.COLLECT)
+    rig.run([Frame(picture(1), "good")])
+    assert rig.by_part["good"].challenger is None
+    assert [note.why for note in rig.hub.notes] == ["collect"]
+    assert not [name for name in rig.counters() if name.startswith("challenger")]
+
+
+@pytest.mark.parametrize(("audit_share", "why"), [(0.0, "disagree"), (1.0, "audit")])
+def test_a_disagreement_says_more_than_nearness_to_a_threshold(
+    tmp_path: Path, hub: FakeHub, audit_share: float, why: str
+) -> None:
+    """Near a threshold and judged otherwise: a disagreement; an audit stays one, since it is a random sample."""
+    hub.publish(CHAMPION, version=2)
+    hub.assign(1, CHALLENGER, challenger=CHAMPION, audit_share=audit_share)
+    rig = Rig(tmp_path, hub, near_threshold_margin=0.29)
+    rig.run([Frame(picture(1, scratch=DOUBTED_BY_CHAMPION_ONLY), "near")])
+    assert rig.counters()["challenger_disagreed"] == 1
+    assert [note.why for note in hub.notes] == [why]
+
+
+class Full(Database):
+    """A journal whose disk takes nothing more once it is ``full``."""
+
+    full = False
+
+    def _once(self, work):  # type: ignore[no-untyped-def]  # as in the class it stands for
+        if self.full:
+            raise DeviceError("disk is full")
+        return super()._once(work)
+
+    def write(self, *, durable: bool = True):  # type: ignore[no-untyped-def]  # ditto
+        if self.full:
+            raise DeviceError("disk is full")
+        return super().write(durable=durable)
+
+
+class Given(Keeper):
+    """Remembers what it was handed."""
+
+    def offer(self, verdict: Verdict, image: Image, why: str, *, wait: bool) -> None:
+        """Into a list."""
+        self.given = [*getattr(self, "given", []), (verdict.id, why, wait)]
+
+
+def test_a_count_that_cannot_be_written_costs_no_picture_and_no_end(
+    tmp_path: Path, database: Database, journal: Journal, outbox: Outbox
+) -> None:
+    """The picture is handed on before anything is counted, and an end that cannot count ends all the same."""
+    full, given = Full(tmp_path / "journal.db"), Given(database, journal, outbox, queue_frames=1)
+    challenging = Challenging(full, journal, given, takt_seconds=None, note_view=lambda _: None)
+    opened = open_bundle(CHALLENGER)
+    loaded, made = Loaded(opened, opened.recipe, OnnxRuntime(opened.model, opened.manifest)), verdict(1, Decision.NG)
+    challenging.offer(made, picture(1, scratch=255), "ng", loaded, wait=True)
+    assert challenging.choose(verdict(2), loaded, 0.0) is None  # it is busy: skipped, and to be counted
+    full.full = True
+    challenging.worker.start()
+    challenging.stop()
+    assert given.given == [(made.id, "ng", True)]
+    full.close()

@@ -1,5 +1,7 @@
 """Doctor names each problem with its subject and the next step, and one check never hides another."""
 
+import shutil
+import sqlite3
 import ssl
 import threading
 from collections.abc import Iterator
@@ -17,13 +19,17 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from edge_agent.agent import only_one
 from edge_agent.camera import Frame
 from edge_agent.config import write_config
+from edge_agent.database import Database, count, looking_into
 from edge_agent.doctor import Patient, examine
-from edge_agent.errors import HubError, UsageError
+from edge_agent.errors import DeviceError, HubError, UsageError
 from edge_agent.machine import cpu_flags, describe
+from edge_agent.passporting import archive
 from edge_agent.runtime import OnnxRuntime
 from edge_agent.shelf import Shelf
+from edge_agent.status import status
 from tests.edge_agent.helpers import FakeHub, bundle, config, picture
 from tests.edge_agent.test_camera import Silent
+from tests.edge_agent.test_chain import old_file
 from tests.edge_agent.test_loop import Rig
 
 
@@ -99,6 +105,50 @@ def test_a_broken_bundle_and_a_dead_hub_are_both_named(patient: Patient, hub: Fa
     found = examine(patient)
     assert "fetches it again" in str(found["bundle"][0])
     assert "connection refused" in str(found["hub"][0])
+
+
+def test_a_broken_journal_is_a_finding(patient: Patient) -> None:
+    """Torn pages, or no database at all: in words, and the other subjects are still looked at."""
+    path = patient.state / "journal.db"
+    data = path.read_bytes()
+    path.write_bytes(data[:4096] + b"\xff" * (len(data) - 4096))
+    found = examine(patient)
+    assert "cannot be read" in str(found["ledger"][0])
+    assert found["bundle"] == []
+    path.write_bytes(b"junk" * 5000)
+    assert "not a database" in said(patient, "ledger")
+
+
+def test_looking_makes_and_changes_nothing(tmp_path: Path, hub: FakeHub) -> None:
+    """No journal yet, or one of an older agent: said in a sentence, and left as it is for the agent itself."""
+    settings = config(hub.authority.root)
+    write_config(tmp_path, settings)
+    for words in ("no agent has judged", "older agent"):
+        for look in (lambda: status(tmp_path, settings), lambda: archive(tmp_path).__enter__()):
+            with pytest.raises(UsageError, match=words):
+                look()
+        if not (tmp_path / "journal.db").exists():
+            old_file(tmp_path / "journal.db")
+    with sqlite3.connect(tmp_path / "journal.db") as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (0,)
+    db.close()
+    Database(tmp_path / "journal.db").close()
+    assert status(tmp_path, settings)["ledger_closes"]
+
+
+def test_who_looks_cannot_write(patient: Patient) -> None:
+    """Not even by mistake; and sees what a killed agent left in its write-ahead log."""
+    killed, copy = Database(patient.state / "journal.db"), patient.state / "copy" / "journal.db"
+    with killed.write() as db:
+        count(db, "late", 7)
+    copy.parent.mkdir()
+    for suffix in ("", "-wal"):
+        shutil.copy(f"{patient.state / 'journal.db'}{suffix}", f"{copy}{suffix}")
+    killed.close()
+    with looking_into(copy) as journal:
+        assert journal.number("SELECT value FROM counters WHERE name = 'late'") == 7
+        with pytest.raises(DeviceError, match="readonly"), journal.write() as db:
+            count(db, "late")
 
 
 @contextmanager

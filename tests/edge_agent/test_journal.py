@@ -19,7 +19,7 @@ from edge_agent.machine import describe
 from edge_agent.outbox import Outbox
 from edge_agent.uploader import Uploader
 from edge_agent.verifying import verify
-from inspection.contracts import Decision, Receipt, Verdict
+from inspection.contracts import ChallengerView, Decision, Receipt, Verdict
 from tests.edge_agent.helpers import DEVICE, NOW, PRODUCT, STATION, Authority, FakeHub, picture, png
 
 
@@ -124,6 +124,47 @@ def test_an_open_row_waits_for_its_picture_and_a_restart_seals_it(journal: Journ
     assert journal.pending(10) == []
     assert journal.seal_orphans() == 1
     assert [p.id for p in journal.pending(10)] == [verdict(1).id]
+
+
+def test_an_open_row_that_rotted_does_not_hold_up_a_start(journal: Journal, outbox: Outbox, database: Database) -> None:
+    """Set aside and counted, whatever is wrong with it; the others are sealed, and so is what comes after."""
+    for sequence in range(1, 6):
+        journal.record(verdict(sequence, Decision.NG, boot=f"b{sequence}"), source=None, sealed=False)
+        if sequence != 2:
+            outbox.put(verdict(sequence, boot=f"b{sequence}").id, png(picture(sequence)), "ng")
+    with database.write() as db:
+        db.execute("UPDATE verdicts SET body = x'00' WHERE row IN (1, 2)")  # does not unpack
+        db.execute("UPDATE verdicts SET body = x'7b7d', sample = 0 WHERE row = 3")  # unpacks to no verdict
+        db.execute("UPDATE verdicts SET body = 'words' WHERE row = 4")
+    restarted = Journal(database, max_pending=1000, keep_rows=1000)
+    assert restarted.seal_open([*sorted(restarted.open_ids()), "nobody's"]) == 1
+    assert [p.id for p in restarted.pending(9)] == [verdict(5, boot="b5").id]
+    assert restarted.open_ids() == set()
+    assert (restarted.counters()["refused"], restarted.ledger().evicted, restarted.ledger().closes) == (4, 4, True)
+
+
+def test_an_open_row_whose_sample_is_gone_is_not_sealed_as_it_lies_there(journal: Journal, database: Database) -> None:
+    """Its packed bytes are no verdict, and must not become one."""
+    journal.record(verdict(1), source=None, sealed=False)
+    with database.write() as db:
+        db.execute("DELETE FROM samples")
+    restarted = Journal(database, max_pending=1000, keep_rows=1000)
+    assert restarted.seal_orphans() == 0
+    assert restarted.ledger().evicted == 1
+
+
+@pytest.mark.parametrize("challenged", [True, False])
+def test_a_challengers_view_outlives_a_power_cut(journal: Journal, database: Database, challenged: bool) -> None:
+    """It is nowhere else: a row that is sealed again without it would be another verdict for the hub. Other seals may be
+    lost, since they are made again to the same body."""
+    view = ChallengerView(bundle_digest="c" * 64, decision=Decision.NG, infer_ms=1.0) if challenged else None
+    journal.record(verdict(1), source=None, sealed=False)
+    said: list[str] = []
+    database._connection.set_trace_callback(said.append)
+    journal.seal(verdict(1).model_copy(update={"challenger": view}))
+    database._connection.set_trace_callback(None)
+    assert ("PRAGMA synchronous=NORMAL" in said) is not challenged
+    assert Verdict.parse(journal.pending(1)[0].body).challenger == view
 
 
 def test_receipts_with_another_digest_delete_nothing(journal: Journal, outbox: Outbox, hub: FakeHub) -> None:

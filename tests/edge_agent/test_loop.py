@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,16 @@ from edge_agent.camera import Frame
 from edge_agent.camera.folder import FolderCamera
 from edge_agent.database import DATABASE_NAME, Database
 from edge_agent.errors import DeviceError, HubError
-from edge_agent.inspecting import verdict_id
+from edge_agent.inspecting import Inspected, verdict_id
 from edge_agent.journal import Journal
 from edge_agent.runtime import OnnxRuntime
+from edge_agent.shelf import Shelf
 from edge_agent.signals.file import FileSignal
 from edge_agent.signals.port import clean_ok
 from edge_agent.trigger import Request
 from edge_agent.trigger.free import FreeRunning
 from edge_agent.updater import MakeRuntime
-from inspection.contracts import Decision, Mode, Verdict, sha256_hex
+from inspection.contracts import Decision, Mode, Purpose, Verdict, sha256_hex
 from tests.edge_agent.helpers import DEVICE, FakeHub, bundle, config, picture, png, recipe, write_picture
 from tests.edge_agent.test_camera import LIMITS, Silent
 
@@ -282,6 +284,80 @@ def test_a_switch_under_load_never_mixes_bundles(tmp_path: Path, hub: FakeHub) -
         _, gain, version = bundles[str(verdict.bundle_digest)]
         assert verdict.scores == pytest.approx(expected_scores(picture(1, scratch=190), gain), abs=1e-4)
         assert verdict.recipe_digest == recipe(version).digest
+
+
+def test_an_end_that_goes_wrong_is_still_an_end(rig: Rig, hub: FakeHub) -> None:
+    """Whatever the last words meet, what comes after them is done: a clean stop is not counted as a death."""
+    ended = False
+
+    def odd(what: str) -> None:
+        if what == "report" and ended:
+            raise RuntimeError("nobody expected this")
+
+    class Ending(Line):
+        def safe(self, reason: str) -> None:
+            nonlocal ended
+            ended = reason == "stopped"
+
+    hub.trouble, rig.line = odd, Ending(rig.state)
+    with pytest.raises(RuntimeError):
+        rig.run([], 0)
+    assert Shelf(rig.state).installed().probation
+    assert Shelf(rig.state).installed().starts_in_probation == 0
+
+
+class Onlooker:
+    """A watcher that does something when the loop goes round, as systemd's does."""
+
+    purpose = Purpose.PRODUCTION
+
+    def __init__(self, does: Callable[[], None]) -> None:
+        self._does = does
+
+    def seen(self, frame: Frame, inspected: Inspected) -> None:
+        """Nothing."""
+
+    def alive(self) -> None:
+        """It went round."""
+        self._does()
+
+
+def test_the_loop_does_not_wait_for_a_long_download(rig: Rig, hub: FakeHub) -> None:
+    """In HOLD it gives the first poll one HTTP time-out, then goes round beside it: systemd hears READY from the loop."""
+    went_round, waited = threading.Event(), []
+    hub.trouble = lambda what: waited.append(went_round.wait(20)) if what == "fetch" else None
+    settings = config(hub.authority.root, http_timeout_seconds=0.2)
+    agent = Agent(rig.state, settings, "boot", hub)
+    camera = Paced([Frame(picture(n), f"p{n}") for n in range(40)], 0.1)
+    trigger, watchers = FreeRunning(camera, deadline_seconds=1), [Onlooker(went_round.set)]
+    agent.run(camera, trigger, rig.line, OnnxRuntime, threading.Event(), max_triggers=40, watchers=watchers)
+    agent.close()
+    assert waited == [True]
+    assert rig.by_part["p0"].reason == "no verified bundle"
+    assert rig.by_part["p39"].decision is Decision.OK
+
+
+def test_a_stop_is_heard_while_the_first_bundle_is_waited_for(rig: Rig, hub: FakeHub) -> None:
+    """SIGTERM does not take an HTTP time-out: the loop ends while the poll still hangs."""
+    stop, ended, polled = threading.Event(), threading.Event(), []
+
+    class Ending(Line):
+        def safe(self, reason: str) -> None:
+            if reason == "stopped":
+                ended.set()
+
+    def hang(what: str) -> None:
+        if what == "assignment":
+            stop.set()
+            polled.append(ended.wait(8))
+
+    hub.trouble = hang
+    agent = Agent(rig.state, config(hub.authority.root), "boot", hub)
+    camera = Paced([Frame(picture(1), "p")], 0.0)
+    agent.run(camera, FreeRunning(camera, deadline_seconds=1), Ending(rig.state), OnnxRuntime, stop, max_triggers=1)
+    agent.close()
+    assert polled[0]
+    assert hub.verdicts == {}
 
 
 def test_the_file_signal_is_a_line_per_verdict(rig: Rig, tmp_path: Path) -> None:

@@ -156,6 +156,28 @@ def test_the_ballast_goes_first_and_comes_back(journal: Journal, database: Datab
     assert list(tmp_path.glob("b2*")) == []
 
 
+def test_the_ballast_costs_no_picture_while_the_disk_has_room(journal: Journal, database: Database, tmp_path: Path) -> None:
+    """An outbox that is as full as it may be is no full disk."""
+    outbox = Outbox(database, tmp_path / "o", max_bytes=3 * SIZE, min_free_bytes=0)
+    keeper = Housekeeper(database, journal, outbox, Ballast(tmp_path / "ballast", 2 * SIZE), min_free_bytes=0)
+    fill(journal, outbox, ["ng", "ng", "ng"])
+    keeper.worker.attempt()
+    assert (tmp_path / "ballast").exists()
+    assert kept(database) == ["ng", "ng", "ng"]
+
+
+def test_the_ballast_gets_the_room_of_pictures_on_a_full_disk(journal: Journal, database: Database, tmp_path: Path) -> None:
+    """Free space alone decides, and no more goes than must."""
+    outbox = Outbox(database, tmp_path / "o", max_bytes=10**9, min_free_bytes=0)
+    fill(journal, outbox, ["audit", "ng", "ng"])
+    outbox.free_disk_bytes = lambda: 3 * SIZE - outbox.stored_bytes()  # type: ignore[method-assign]  # a disk of three pictures
+    assert outbox.make_disk_room(SIZE)
+    assert kept(database) == ["ng", "ng"]
+    assert not outbox.make_disk_room(4 * SIZE)
+    assert kept(database) == ["ng", "ng"]
+    assert journal.ledger().closes
+
+
 def test_equal_pictures_are_one_file(journal: Journal, outbox: Outbox) -> None:
     """It goes with the last row that needs it, and counts once."""
     for sequence in (1, 2):

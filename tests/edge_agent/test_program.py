@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from edge_agent.agent import only_one
 from inspection.contracts import Verdict, sha256_hex
 from tests.edge_agent.helpers import Authority, air_gap, bundle, enrolled, from_device, picture, png, recipe, write_picture
 
@@ -137,6 +138,33 @@ def test_two_agents_on_one_state_are_refused(device: Path) -> None:
     assert first.returncode == 0
 
 
+def test_what_was_set_aside_is_sent_again_by_hand(device: Path) -> None:
+    """Not beside a running agent, whose journal it is; then the next run sends it."""
+    state = ("--state", device / "state")
+    agent("requeue", *state, code=2)  # nothing was ever judged
+    write_picture(device / "pictures", "bad.png", picture(1, scratch=255))
+    agent(*running(device, "--max-triggers", "1"))
+    with sqlite3.connect(device / "state" / "journal.db") as journal:
+        journal.execute("UPDATE verdicts SET state = 'refused'")
+        journal.execute("UPDATE pictures SET state = 'refused'")
+    journal.close()
+    with only_one(device / "state"):  # as an agent holds it
+        agent("requeue", *state, code=2)
+    assert status(device)["ledger"]["evicted"] == 2
+    assert agent("requeue", *state).startswith("2 verdicts and pictures wait again")
+    assert json.loads(agent("requeue", *state, "--json")) == {"requeued": 0}
+    write_picture(device / "pictures", "good.png", picture(2))
+    agent(*running(device, "--max-triggers", "1"))
+    assert (status(device)["ledger"]["uploaded"], status(device)["ledger"]["evicted"]) == (3, 0)
+
+
+def test_looking_at_a_device_that_never_ran_makes_nothing(device: Path) -> None:
+    """Said in a sentence; the journal is made by the agent."""
+    agent("status", "--state", device / "state", code=2)
+    assert "ledger: " in agent("doctor", "--state", device / "state", code=1)
+    assert not (device / "state" / "journal.db").exists()
+
+
 def test_log_lines_are_json(device: Path) -> None:
     """Each line on standard error can be read by a program."""
     write_picture(device / "pictures", "a.png", picture(1))
@@ -250,7 +278,7 @@ def test_bench_prints_both_times(tmp_path: Path) -> None:
     assert measured["frame_to_verdict_ms"]["p50"] > measured["session_run_ms"]["p50"] > 0
 
 
-@pytest.mark.parametrize("command", ["enrol", "run", "replay", "passport", "status", "doctor", "bench"])
+@pytest.mark.parametrize("command", ["enrol", "run", "replay", "passport", "status", "requeue", "doctor", "bench"])
 def test_help_has_an_example(command: str) -> None:
     """Each command shows how it is called."""
     assert f"edge-agent {command} " in " ".join(agent(command, "--help").split("Example:")[1].split())

@@ -1,5 +1,6 @@
 """One verified bundle or HOLD, at every instant; every refusal leaves the old one running."""
 
+import errno
 import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,13 +11,15 @@ import pytest
 
 from edge_agent.agent import policy_of
 from edge_agent.camera import Frame
+from edge_agent.config import write_config
+from edge_agent.enrolling import enrol
 from edge_agent.errors import HubError
 from edge_agent.inspecting import Identity, Inspected, inspect
 from edge_agent.runtime import OnnxRuntime
 from edge_agent.shelf import Shelf
 from edge_agent.updater import Updater
 from inspection.contracts import AgentState, Band, Decision, Mode, Region, TargetKind, sha256_hex
-from tests.edge_agent.helpers import DEVICE, PRODUCT, STATION, FakeHub, bundle, config, picture, recipe
+from tests.edge_agent.helpers import DEVICE, PRODUCT, STATION, Authority, FakeHub, bundle, config, picture, recipe
 
 ONE, TWO = bundle(1), bundle(2, gain=0.2)
 WHO = Identity(DEVICE, STATION, PRODUCT, "boot")
@@ -264,6 +267,139 @@ def test_an_older_assignment_stays_refused_when_the_installed_file_is_lost(devic
     assert "serial" in str(device.updater.problem)
     device.hub.current = new
     assert device.polled().runs == sha256_hex(TWO)
+
+
+def test_a_torn_record_of_what_was_seen_is_written_anew(device: Device) -> None:
+    """It holds nothing that `installed.json` does not: it must not keep updates away."""
+    device.hub.assign(1, ONE)
+    device.polled()
+    (device.state / "seen.json").write_bytes(b"torn")
+    device.hub.assign(2, TWO, version=2)
+    assert device.polled().runs == sha256_hex(TWO)
+    (device.state / "installed.json").unlink()
+    assert device.boot().updater.installed.seen_serial == 2
+
+
+def test_a_device_that_moves_to_another_hub_believes_its_first_serial(device: Device) -> None:
+    """Serials of the old root mean nothing there; enrolled again under the same root they still do."""
+    device.hub.assign(7, ONE)
+    device.polled()
+    write_config(device.state, config(device.hub.authority.root))
+    other = FakeHub(Authority())
+    other.assign(1, TWO)
+    for hub, runs in ((device.hub, ONE), (other, TWO)):
+        who = {"hub": "http://hub", "code": "K7", "device": DEVICE, "station": STATION}
+        enrol(hub, **who, state=device.state, camera=None, force=True)
+        device.hub = hub
+        assert device.boot().polled().runs == sha256_hex(runs)
+
+
+def challenged(device: Device) -> Device:
+    """ONE has proved itself; TWO challenges it."""
+    device.hub.publish(TWO, version=2)
+    device.hub.assign(1, ONE, challenger=TWO)
+    device.polled()
+    for _ in range(3):
+        device.inspect()
+    return device
+
+
+def challenges(device: Device) -> bool:
+    return device.updater.active.challenger is not None
+
+
+def test_a_challenger_that_kills_the_process_is_refused(device: Device) -> None:
+    """Three deaths, and the station's own bundle goes on without it; the poll does not bring it back."""
+    challenged(device)
+    for _ in range(2):
+        assert challenges(device.boot())
+    assert not challenges(device.boot())
+    assert (device.runs, device.updater.state) == (sha256_hex(ONE), AgentState.RUNNING)
+    assert "as challenger" in device.updater.refused[0]
+    fetched = device.hub.requests.count("fetch")
+    assert not challenges(device.polled())
+    assert not challenges(device.boot())
+    assert device.hub.requests.count("fetch") == fetched
+    assert "stays refused" in str(device.polled().updater.problem)
+    device.hub.assign(2, ONE)
+    device.polled()
+    assert device.updater.problem is None
+
+
+def test_a_challengers_deaths_are_not_blamed_on_the_bundle_in_probation(device: Device) -> None:
+    """Both are new and the process dies before its first verdict: the challenger goes first, then the bundle has its own
+    three starts."""
+    device.hub.assign(1, ONE)
+    device.polled()
+    for _ in range(3):
+        device.inspect()
+    three = bundle(3, gain=0.3)
+    device.hub.publish(TWO, version=2)
+    device.hub.publish(three, version=3)
+    device.hub.current = device.hub.authority.assignment(2, TWO, version=2, challenger=three)
+    device.polled()
+    for _ in range(3):
+        device.boot()
+    assert (device.runs, challenges(device)) == (sha256_hex(TWO), False)
+    assert [refused[:64] for refused in device.updater.refused] == [sha256_hex(three)]
+    for _ in range(3):
+        device.boot()
+    assert device.runs == sha256_hex(ONE)
+
+
+@pytest.mark.parametrize("reason", ["power cut", "clean stop", "enough views", "another challenger"])
+def test_deaths_that_say_nothing_against_a_challenger(device: Device, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The computer went down, or the agent was stopped, or it had looked at enough frames, or it was not there."""
+    challenged(device)
+    three = bundle(3, gain=0.3)
+    device.hub.publish(three, version=2)
+    for number in range(8):
+        if reason == "clean stop":
+            device.updater.stop()
+        elif reason == "enough views":
+            for _ in range(3):
+                device.updater.note_view(sha256_hex(TWO))
+        elif reason == "power cut":
+            monkeypatch.setattr("edge_agent.updater.kernel_boot_id", lambda number=number: f"run {number}")
+        else:
+            device.hub.assign(number + 2, ONE, challenger=[TWO, three][number % 2])
+        device.boot().polled()
+    assert device.updater.refused == []
+    assert challenges(device)
+
+
+def test_a_challenger_whose_start_cannot_be_noted_is_left_out(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a full disk the station's own bundle judges; the challenger is back when there is room."""
+    challenged(device)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Shelf, "remember", full)
+        assert (device.boot().runs, challenges(device)) == (sha256_hex(ONE), False)
+    assert challenges(device.polled())
+    assert device.updater.installed.challenger_starts == 2
+
+
+def test_a_start_with_a_challenger_is_counted_once(device: Device) -> None:
+    """Also when its file was damaged and came again, or the bundle beside it changed."""
+    challenged(device)
+    (device.state / "bundles" / sha256_hex(TWO) / "content").write_bytes(b"torn")
+    device.boot().polled()
+    device.hub.assign(2, ONE, challenger=TWO, mode=Mode.SHADOW)
+    assert challenges(device.polled())
+    assert device.updater.installed.challenger_starts == 2
+
+
+def test_views_of_another_challenger_do_not_count(device: Device) -> None:
+    """One that is still looked at while a new one is switched in."""
+    challenged(device)
+    for _ in range(3):
+        for _ in range(3):
+            device.updater.note_view(sha256_hex(ONE))
+        device.boot()
+    assert not challenges(device)
 
 
 def test_a_broken_challenger_is_fetched_again_and_holds_nobody_up(device: Device) -> None:

@@ -85,7 +85,7 @@ def test_a_bad_report_is_refused(line: Line, body: bytes) -> None:
     """422 in words."""
     answer = line.call("POST", "/v1/report", content=body)
     assert answer.status_code == 422
-    assert "not a report" in answer.json()["detail"]
+    assert "not a report" in answer.json()["detail"]["message"]
 
 
 def test_a_huge_report_is_refused_unread(line: Line, anyone: httpx.Client) -> None:

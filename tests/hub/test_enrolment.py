@@ -37,7 +37,7 @@ def test_an_unknown_station_is_answered_with_the_known_ones(anyone: httpx.Client
     code = settings.secrets.enrolment_code.get_secret_value()
     answer = anyone.post("/v1/enrol", json={"code": code, "device": "cam-1", "station": "pres-1"})
     assert answer.status_code == 404
-    assert "press-1, press-2" in answer.json()["detail"]
+    assert "press-1, press-2" in answer.json()["detail"]["message"]
 
 
 def test_a_wrong_code_learns_nothing_and_is_slowed_down(anyone: httpx.Client, settings: Settings) -> None:

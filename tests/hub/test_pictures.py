@@ -5,6 +5,7 @@ import socket
 import struct
 import time
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -14,7 +15,9 @@ import numpy as np
 import pytest
 from sqlalchemy import select
 
-from inspection.contracts import sha256_hex
+from edge_agent.errors import HubRefusalError
+from edge_agent.transport import HttpTransport
+from inspection.contracts import PictureNote, Receipt, Verdict, sha256_hex
 from inspection.hub.links import picture_link, picture_mac, picture_path
 from inspection.settings import Settings
 from inspection.store.session import Store
@@ -61,7 +64,8 @@ def test_a_picture_without_its_verdict_is_not_taken(line: Line, store: Store) ->
     """404 says to send the verdict first; nothing is kept."""
     answer = line.upload(verdict(9), png())
     assert answer.status_code == 404
-    assert "before its picture" in answer.json()["detail"]
+    assert answer.json()["detail"]["code"] == "unknown_verdict"
+    assert "before its picture" in answer.json()["detail"]["message"]
     assert rows(store) == (0, [])
 
 
@@ -109,6 +113,54 @@ def test_bytes_with_another_digest_are_refused_and_counted(line: Line, store: St
     answer = line.upload(owner, png(1), sha256=sha256_hex(png(2)))
     assert answer.status_code == 422
     assert rows(store) == (0, ["digest_mismatch"])
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A picture as an agent sends it: whose, of which verdict, why; the hub's answer, as that agent understands it."""
+
+    owner: Verdict
+    data: bytes
+    why: str = "ng"
+
+    def over(self, address: str, line: Line) -> Receipt | None:
+        note = PictureNote(sha256=sha256_hex(self.data), length=len(self.data), verdict_id=self.owner.id, why=self.why)
+        transport = HttpTransport(address, line.token, timeout_seconds=20)
+        try:
+            return transport.send_picture(note, self.data)
+        finally:
+            transport.close()
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (Sent(verdict(1), png(2)), 409),
+        (Sent(verdict(2), png(1)), 403),
+        (Sent(verdict(1), b"x" * 200_001), 413),
+        (Sent(verdict(1), png(1), why="because"), 422),
+        (Sent(verdict(1, id="i" * 65), png(1)), 422),
+    ],
+    ids=["another frame", "another device", "too large", "unknown reason", "no such id"],
+)
+def test_an_agent_understands_what_is_refused_for_good(
+    line: Line, address: str, settings: Settings, sent: Sent, status: int
+) -> None:
+    """Else it would send the same picture for ever."""
+    line.send(verdict(1, frame_sha256=sha256_hex(png(1))))
+    other = Line(line.client, enrol(line.client, settings, "cam-2", "press-2").token)
+    other.send(verdict(2, device="cam-2", station="press-2"))
+    with pytest.raises(HubRefusalError, match=f"answered {status}: "):
+        sent.over(address, line)
+
+
+def test_an_agent_understands_which_verdict_is_not_here(line: Line, address: str) -> None:
+    """It sends that first, and then the picture again."""
+    assert Sent(verdict(1), png()).over(address, line) is None
+    line.send(verdict(1))
+    receipt = Sent(verdict(1), png()).over(address, line)
+    assert receipt is not None
+    assert receipt.sha256 == sha256_hex(png())
 
 
 def _raw(address: str, head: str, body: bytes = b"") -> socket.socket:
