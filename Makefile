@@ -1,4 +1,4 @@
-# Everything a person needs is here: `make help`. Needs only make and Python 3.11 or newer (with its venv module).
+# Everything a person needs is here: `make help`. Needs only make and Python 3.11 to 3.13 (with its venv module).
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
@@ -10,7 +10,7 @@ PIP_ARGS ?=
 ARGS ?=
 PY := $(VENV)/bin/python
 
-.PHONY: help demo test test-fast check bench faults label-studio install clean
+.PHONY: help demo test test-fast system-programs check bench faults label-studio install clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,8 +21,8 @@ help: ## Show this list
 # Both environments are made in one go each; the stamp makes a second call instant.
 $(VENV)/.installed: pyproject.toml infra/constraints.txt
 	@echo "==> [1/2] main environment in $(VENV) (PyTorch, MLflow, Prefect, ONNX Runtime; 2 to 10 minutes the first time)"
-	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is missing: install it (with its venv module) and run make again"; exit 1; }
-	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is too old: Python 3.11 or newer is needed. Set PYTHON=/path/to/python3.11"; exit 1; }
+	@test -n "$(PYTHON)" || { echo "Python 3.11 to 3.13 is missing: install it (with its venv module) and run make again"; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { echo "$(PYTHON) is $$("$(PYTHON)" --version): Python 3.11 to 3.13 is needed (the pinned NumPy has no wheel for a later one). Set PYTHON=/path/to/python3.11"; exit 1; }
 	@"$(PYTHON)" -m venv $(VENV) || { echo "could not make a virtual environment: install the venv module of $(PYTHON) (Debian: apt-get install python3-venv)"; exit 1; }
 	@$(PY) -m pip install --progress-bar on --disable-pip-version-check $(PIP_ARGS) -c infra/constraints.txt -e '.[server,train,dev]' 2>&1 | awk -f infra/pip-progress.awk
 	@touch $@
@@ -45,7 +45,13 @@ label-studio: $(LABEL_STUDIO_VENV)/.installed ## Make Label Studio's environment
 demo: install ## The whole loop on this machine: camera, label, retrain, signed int8 bundle, safer line
 	@$(VENV)/bin/inspection demo $(ARGS)
 
-test: install ## Every test: fast ones first, then those with real servers
+# Said before anything runs, so that a skip is no surprise.
+system-programs:
+	@missing=$$(bash .ci/missing | tr '\n' ' '); test -z "$$missing" || { \
+	    echo "==> not on this machine: $$missing"; \
+	    echo "    Tests that need them will be skipped. On Debian: apt-get install $$missing"; }
+
+test: system-programs install ## Every test: fast ones first, then those with real servers
 	@echo "==> fast tests"
 	@$(PY) -m pytest -q -m "not slow and not service and not browser and not loop and not fault" $(ARGS)
 	@echo "==> tests with real servers, browsers and the whole loop"
@@ -60,10 +66,10 @@ check: $(VENV)/.installed ## Static checks: ruff, mypy (strict), import laws
 	@$(PY) -m mypy
 	@$(VENV)/bin/lint-imports
 
-bench: install ## Measure the figures of the README's table side by side; writes bench.json
+bench: install ## Measure the figures side by side: prints their table, writes bench.json
 	@$(PY) -m tests.benchmarks
 
-faults: install ## Long fault sweeps: kill -9, dead servers, flipped bytes
+faults: install ## Every fault test, with long sweeps: programs and servers killed at many moments
 	@ESCAPEMENT_FAULTS=long $(PY) -m pytest -v -m fault $(ARGS)
 
 clean: ## Remove both environments and caches (not your state folder)

@@ -39,7 +39,10 @@ def test_commands_of_the_readme_exist_with_their_options(line: str) -> None:
 
 
 NOT_OURS = re.compile(r"pip3? install\s+(?:-\S+\s+)*['\"]?escapement\b")
-ADVICE = [ROOT / "README.md", *sorted(p for folder in ("inspection", "edge_agent", "pipelines") for p in (ROOT / folder).rglob("*.*"))]
+ADVICE = [
+    ROOT / "README.md",
+    *sorted(p for folder in ("inspection", "edge_agent", "pipelines") for p in (ROOT / folder).rglob("*.*")),
+]
 
 
 @pytest.mark.parametrize(

@@ -75,13 +75,17 @@ def insert_new(session: Session, row: type[Base], **values: Any) -> bool:
 def insert_all_new(session: Session, row: type[Base], rows: Sequence[Mapping[str, Any]]) -> list[tuple[Any, ...]]:
     """Insert the rows that no unique key holds yet, in one statement; the primary keys of the new ones.
 
-    All rows name the same attributes, by their mapped names.
+    All rows name the same attributes, by their mapped names. They go in by their primary key, whatever the caller's order:
+    transactions that bring the same rows then wait for one another, and never in a circle.
     """
     if not rows:
         return []
     session.flush()
     make = postgresql.insert if is_postgresql(session) else sqlite.insert
     mapper = inspect(row)
+    keys = [mapper.get_property_by_column(column).key for column in mapper.primary_key]
+    if all(key in rows[0] for key in keys):
+        rows = sorted(rows, key=lambda values: [values[key] for key in keys])
     # By attribute, not by column name: `group` is kept in a column `group_key`.
     columns = [{mapper.columns[name].key: value for name, value in values.items()} for values in rows]
     statement = make(row).on_conflict_do_nothing().returning(*mapper.primary_key)
@@ -131,7 +135,11 @@ def _translate(engine: Engine, error: DBAPIError) -> EscapementError | None:
         return None
     where = engine.url.render_as_string()
     if engine.dialect.name == "postgresql":
-        return ServerError(f"the database {where} does not answer: {said.strip()}; is it running, is the address right?")
+        if getattr(error.orig, "sqlstate", None) is None:  # it was the driver that said so
+            return ServerError(
+                f"the database {where} does not answer: {said.strip()}; is it running, is the address right?"
+            )
+        return ServerError(f"the database {where} gave up: {said.strip()}; look at that server, or try again")
     if any(words in said for words in ("disk is full", "disk I/O", "locked", "unable to open", "readonly database")):
         return EnvironmentTroubleError(f"the database {where}: {said}; look at the disk and at who else has it open")
     return None

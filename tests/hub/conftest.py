@@ -14,6 +14,7 @@ from inspection.hub.app import create_app
 from inspection.settings import Settings, load_settings
 from inspection.store.session import Store
 from tests.hub.helpers import PASSWORD_USER, Line, enrol, seed_product
+from tests.store.places import Place
 
 
 @contextmanager
@@ -35,8 +36,9 @@ def serving(settings: Settings, store: Store) -> Iterator[str]:
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return load_settings(tmp_path / "state", {}, max_picture_bytes=200_000, max_picture_pixels=1_000_000)
+def settings(tmp_path: Path, place: Place) -> Settings:
+    where = {"database_url": place.database_url, "blob_url": place.blob_url}
+    return load_settings(tmp_path / "state", {}, max_picture_bytes=200_000, max_picture_pixels=1_000_000, **where)
 
 
 @pytest.fixture

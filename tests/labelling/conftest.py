@@ -6,10 +6,13 @@ import pytest
 
 from inspection.contracts import Limits
 from inspection.data.product import Product
+from inspection.data.products import save_product
 from inspection.labelling.port import LabelStudio
 from inspection.labelling.studio import connect
+from inspection.store.session import Store
 from tests.labelling.fake import FakeStudio
 from tests.labelling.live import RunningServer, find_label_studio, running_label_studio
+from tests.store.places import Place
 
 
 @pytest.fixture(scope="session")
@@ -49,3 +52,12 @@ def make_product(name: str = "valve", *more: str) -> Product:
 def product() -> Product:
     """The product of most tests."""
     return make_product()
+
+
+@pytest.fixture
+def store(place: Place, product: Product) -> Iterator[Store]:
+    """A store with the product."""
+    with place.open() as opened:
+        with opened.begin() as session:
+            save_product(session, product)
+        yield opened

@@ -1,18 +1,18 @@
 """Fixtures of the release tests: a real store in a temporary folder, and keys."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from inspection.release.signing import Keys, load_or_create_keys
 from inspection.store.session import Store
+from tests.store.places import Place
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
+def store(place: Place) -> Iterator[Store]:
     """An empty, migrated store."""
-    with Store.open(f"sqlite:///{tmp_path / 'store.db'}", f"file://{tmp_path / 'blobs'}") as opened:
+    with place.open() as opened:
         yield opened
 
 

@@ -10,7 +10,8 @@ import pytest
 from inspection.errors import LeaseError
 from inspection.store.leases import Lease, hold
 from inspection.store.session import Store
-from tests.store.conftest import Place
+from tests.conftest import faults_are_long
+from tests.store.places import Place
 
 HOLDER = """
 import sys, time
@@ -90,13 +91,15 @@ def test_one_of_many_takers_wins(store: Store) -> None:
 
 
 @pytest.mark.fault
-def test_a_killed_holders_lease_is_taken_after_it_expires(place: Place) -> None:
+@pytest.mark.parametrize("after", [0.3 * n for n in range(12 if faults_are_long() else 1)])
+def test_a_killed_holders_lease_is_taken_after_it_expires(place: Place, after: float) -> None:
     """SIGKILL leaves the lease to expire; then another takes it, and the dead one's token is worth nothing."""
     with place.open() as store:
         command = [sys.executable, "-c", HOLDER, place.database_url, place.blob_url]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
             dead = Lease("train", "first", int(process.stdout.readline()))
+            time.sleep(after)  # before, while and after it renews its lease
             process.kill()
         with pytest.raises(LeaseError, match="first holds"), hold(store, "train", "second", ttl_seconds=30):
             pass
