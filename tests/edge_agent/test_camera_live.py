@@ -401,7 +401,7 @@ def test_buffers_of_industrial_cameras_become_frames(pixel_format: str, channels
 
 def test_without_the_extra_or_a_producer_the_next_step_is_named(tmp_path: Path) -> None:
     """What to install, and which variable to set."""
-    with pytest.raises(DeviceError, match=r"escapement\[genicam\]|GENICAM_GENTL64_PATH"):
+    with pytest.raises(DeviceError, match=r"\.\[genicam\]|GENICAM_GENTL64_PATH"):
         GenicamSource("1").open({})
     with pytest.raises(DeviceError, match="GENICAM_GENTL64_PATH"):
         producers(str(tmp_path))
