@@ -1,9 +1,7 @@
 """Promises of the pull, against a fake server and a real store."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +10,6 @@ from sqlalchemy import select
 from inspection.contracts import Box
 from inspection.data.labels import current_labels
 from inspection.data.product import Product
-from inspection.data.products import save_product
 from inspection.errors import IntegrityError, LabelError, ServerError
 from inspection.labelling.port import Counts, NewTask, task_key
 from inspection.labelling.project import ensure_project
@@ -78,15 +75,12 @@ class Line:
 
 
 @pytest.fixture
-def line(tmp_path: Path, fake_studio: FakeStudio, product: Product) -> Iterator[Line]:
+def line(store: Store, fake_studio: FakeStudio, product: Product) -> Line:
     """Four pictures with four tasks."""
-    with Store.open(f"sqlite:///{tmp_path / 'a.db'}", f"file://{tmp_path / 'blobs'}") as store:
-        with store.begin() as session:
-            save_product(session, product)
-        made = Line(store, fake_studio, product)
-        made.project = ensure_project(fake_studio, product)
-        made.add(4)
-        yield made
+    made = Line(store, fake_studio, product)
+    made.project = ensure_project(fake_studio, product)
+    made.add(4)
+    return made
 
 
 def test_answers_become_labels_once(line: Line) -> None:
