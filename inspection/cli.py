@@ -340,11 +340,13 @@ def _say(as_json: bool) -> Callable[[str], None]:
 def build_bundle(run: str, state: Path | None, as_json: bool) -> None:
     """Distil, export, quantize and pack the model of an MLflow run. Example: inspection build-bundle 3f2a..."""
     from inspection.stages.candidate import load_candidate
-    from inspection.stages.shrink import build
 
     settings = _settings(state)
+    candidate = load_candidate(settings, run)
+    from inspection.stages.shrink import build  # loads torch: a wrong name is told before that
+
     with _store(settings) as store:
-        made = build(settings, store, load_candidate(settings, run), _say(as_json))
+        made = build(settings, store, candidate, _say(as_json))
     _print(made.model_dump(mode="json"), as_json, f"bundle {made.bundle}\n{made.bundle_file}")
 
 
@@ -355,11 +357,13 @@ def build_bundle(run: str, state: Path | None, as_json: bool) -> None:
 def gate(bundle: str, state: Path | None, as_json: bool) -> None:
     """Ask gate 2: the bundle itself, on the agent's own runtime, on the golden parts. Example: inspection gate 9c41..."""
     from inspection.stages.candidate import candidate_of_bundle
-    from inspection.stages.prove import prove
 
     settings = _settings(state)
+    candidate = candidate_of_bundle(settings, bundle)
+    from inspection.stages.prove import prove  # loads torch: a wrong name is told before that
+
     with _store(settings) as store:
-        answer = prove(settings, store, candidate_of_bundle(settings, bundle), who="command line").gate_2
+        answer = prove(settings, store, candidate, who="command line").gate_2
     assert answer is not None  # noqa: S101 - prove() sets it
     _print(answer.model_dump(mode="json"), as_json, answer.why)
     _end_by(answer)
