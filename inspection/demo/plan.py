@@ -42,7 +42,8 @@ NO_HUB = (
     "from so few real pictures. --pretrained FILE and --student-pretrained FILE take weights kept on this machine."
 )
 _NO_LIMITS = "Without --max-escape and --max-overkill the gates only ask for no worse than the model before."
-QUICK = SchedulePlan(collect="*/2 * * * *", sync_labels="*/2 * * * *", retrain="* * * * *", watch="*/5 * * * *")
+# A retrain pulls the labels by itself; each flow run takes some seconds of two cores that train.
+QUICK = SchedulePlan(collect="*/5 * * * *", sync_labels="*/5 * * * *", retrain="* * * * *", watch="*/5 * * * *")
 
 
 @dataclass(frozen=True)
