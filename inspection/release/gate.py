@@ -6,10 +6,12 @@ evidence; one more miss never improves an answer; more escapes than the champion
 Pure: numbers in, answer out.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 from scipy.stats import binomtest
 
@@ -26,6 +28,7 @@ class Answer(StrEnum):
     INSUFFICIENT = "INSUFFICIENT"
 
 
+_RESAMPLES = 2000
 _ORDER = {Answer.FAIL: 0, Answer.INSUFFICIENT: 1, Answer.PASS: 2}
 
 
@@ -118,7 +121,8 @@ def paired_check(name: str, candidate: Sequence[bool], champion: Sequence[bool],
 def _paid_for(overkill: Check, escape: Check, costs: Costs, tells_apart: bool) -> Check:
     """More overkill than the champion's passes, within its limit, where the escapes it saves weigh more by the product's
     costs: a champion that is blind to a new defect rejects nothing for it. Never the other way round, and only when the
-    candidate tells good from bad better (``tells_apart``: balanced accuracy), as rejecting everything saves escapes too."""
+    candidate tells good from bad better wherever a threshold lies (``tells_apart``), as rejecting everything saves escapes
+    too."""
     if overkill.answer is not Answer.FAIL:
         return overkill
     saved = costs.escape * (escape.numbers["champion_only"] - escape.numbers["candidate_only"])
@@ -146,8 +150,30 @@ def _against_champion(candidate: Scorecard, champion: Scorecard, confidence: flo
     overkill = paired_check(
         "overkill against champion", [ours[n].overkilled for n in good], [theirs[n].overkilled for n in good], confidence
     )
-    tells_apart = (candidate.balanced_accuracy or 0.0) > (champion.balanced_accuracy or 0.0)
-    return [escape, _paid_for(overkill, escape, costs, tells_apart)]
+    return [escape, _paid_for(overkill, escape, costs, ranks_better(ours, theirs, confidence))]
+
+
+def ranks_better(ours: Mapping[str, PartOutcome], theirs: Mapping[str, PartOutcome], confidence: float) -> bool:
+    """Whether our scores rank defective above good parts more often than theirs on the same parts, beyond chance.
+
+    The one-sided lower bound of the difference of the two AUROCs is above 0: paired bootstrap over parts, within good and
+    defective ones (Efron and Tibshirani, An Introduction to the Bootstrap, 1993). Parts without a score do not count.
+    """
+    names = [n for n in ours if ours[n].score is not None and theirs[n].score is not None]
+    bad, good = [n for n in names if ours[n].defective], [n for n in names if not ours[n].defective]
+    if not bad or not good:
+        return False
+    gained = _wins(ours, bad, good) - _wins(theirs, bad, good)
+    rng = np.random.default_rng(0)  # the same answer every time it is asked
+    of_bad = rng.multinomial(len(bad), np.full(len(bad), 1 / len(bad)), _RESAMPLES) / len(bad)
+    of_good = rng.multinomial(len(good), np.full(len(good), 1 / len(good)), _RESAMPLES) / len(good)
+    return bool(np.quantile(((of_bad @ gained) * of_good).sum(1), 1 - confidence) > 0)
+
+
+def _wins(outcomes: Mapping[str, PartOutcome], bad: Sequence[str], good: Sequence[str]) -> npt.NDArray[np.float64]:
+    """``[bad, good]``: 1 where the defective part's score is higher, 1/2 where they are equal, else 0."""
+    high, low = (np.array([outcomes[n].score for n in names], np.float64) for names in (bad, good))
+    return np.heaviside(high[:, None] - low[None, :], 0.5)
 
 
 def _paragraph(answer: Answer, checks: Iterable[Check]) -> str:

@@ -32,11 +32,21 @@ def verdict(part: str, decision: str, score: float | None, defect_class: str | N
 def card(escapes: int, defective: int, overkills: int, good: int) -> Scorecard:
     """A scorecard with these counts; the first parts of each kind are the missed ones."""
     bad = [
-        PartOutcome(part=f"d{i:05}", truth=["dent"], decision=Decision.OK if i < escapes else Decision.NG, score=0.5)
+        PartOutcome(
+            part=f"d{i:05}",
+            truth=["dent"],
+            decision=Decision.OK if i < escapes else Decision.NG,
+            score=0.1 if i < escapes else 0.9,
+        )
         for i in range(defective)
     ]
     fine = [
-        PartOutcome(part=f"g{i:05}", truth=[], decision=Decision.NG if i < overkills else Decision.OK, score=0.5)
+        PartOutcome(
+            part=f"g{i:05}",
+            truth=[],
+            decision=Decision.NG if i < overkills else Decision.OK,
+            score=0.9 if i < overkills else 0.1,
+        )
         for i in range(good)
     ]
     return scorecard_of(bad + fine, good_class="good", pictures=defective + good)

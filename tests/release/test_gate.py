@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inspection.contracts import Costs, Limits
+from inspection.contracts import Costs, Decision, Limits
 from inspection.errors import IntegrityError
-from inspection.release.gate import Answer, gate, parts_needed
-from inspection.release.scorecard import upper_bound
+from inspection.release.gate import Answer, gate, parts_needed, ranks_better
+from inspection.release.scorecard import PartOutcome, Scorecard, upper_bound
 from tests.release.making import card
 
 LIMITS = Limits(escape_rate=0.05, overkill_rate=0.10)
@@ -69,6 +69,30 @@ def test_overkill_may_rise_within_its_limit_where_it_saves_escapes() -> None:
     assert "tells good from bad no better" in rejects_all.why
     cheap_escapes = Costs(escape=1, overkill=1000)
     assert gate(card(12, 1000, 0, 200), card(0, 1000, 12, 200), LIMITS, cheap_escapes).answer is Answer.FAIL
+
+
+def test_a_threshold_alone_ranks_nothing_better() -> None:
+    """More escapes saved at the same ranking is no better ranking; seeing a kind that the champion is blind to is."""
+
+    def judged(scores: list[float], threshold: float) -> Scorecard:
+        outcomes = [
+            PartOutcome(part=f"p{i:03}", truth=["dent"] if i % 2 else [], decision=_said(s, threshold), score=s)
+            for i, s in enumerate(scores)
+        ]
+        return card(0, 50, 0, 50).model_copy(update={"parts": outcomes})
+
+    def ranks(ours: Scorecard, theirs: Scorecard) -> bool:
+        return ranks_better({p.part: p for p in ours.parts}, {p.part: p for p in theirs.parts}, 0.95)
+
+    blind = [0.2 + 0.001 * i if i % 4 != 1 else 0.9 for i in range(100)]
+    seeing = [0.9 if i % 2 else s for i, s in enumerate(blind)]
+    assert not ranks(judged(blind, 0.1), judged(blind, 0.5))
+    assert ranks(judged(seeing, 0.5), judged(blind, 0.5))
+    assert not ranks(judged(blind, 0.5), judged(seeing, 0.5))
+
+
+def _said(score: float, threshold: float) -> Decision:
+    return Decision.NG if score >= threshold else Decision.OK
 
 
 def test_better_than_the_champion_does_not_replace_evidence() -> None:
