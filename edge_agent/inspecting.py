@@ -18,7 +18,7 @@ from edge_agent.judge import Judgement, cut, judge, tiles_of, why_keep
 from edge_agent.pictures import Image
 from edge_agent.runtime import Runtime
 from edge_agent.version import AGENT_VERSION
-from inspection.contracts import Decision, Mode, Purpose, Recipe, Verdict
+from inspection.contracts import Decision, ErrorCode, Mode, Purpose, Recipe, Verdict
 
 COLLECTING = "station is in collect mode"
 NO_BUNDLE = "no verified bundle"
@@ -112,13 +112,18 @@ def inspect(
         timings_ms={"decode": round(frame.decode_ms, 3)},
     )
     if frame.fault is not None or frame.image is None:
-        return Inspected(blank.model_copy(update={"reason": frame.fault or "camera gave no picture"}))
+        code = ErrorCode.NO_FRAME if frame.image is None else ErrorCode.UNFIT_FRAME
+        return Inspected(_failed(blank, code, frame.fault or "camera gave no picture"))
     if active.mode is Mode.COLLECT:
         update = {"decision": Decision.INCONCLUSIVE, "reason": COLLECTING}
         return Inspected(blank.model_copy(update=update), why="collect")
     if active.loaded is None:
-        return Inspected(blank.model_copy(update={"reason": NO_BUNDLE}))
+        return Inspected(_failed(blank, ErrorCode.NO_BUNDLE, NO_BUNDLE))
     return _judged(blank, frame.image, active, active.loaded, started)
+
+
+def _failed(verdict: Verdict, code: ErrorCode, reason: str) -> Verdict:
+    return verdict.model_copy(update={"decision": Decision.ERROR, "error_code": code.value, "reason": reason})
 
 
 def in_time(inspected: Inspected, took_seconds: float, takt_seconds: float | None) -> Inspected:
@@ -131,7 +136,7 @@ def in_time(inspected: Inspected, took_seconds: float, takt_seconds: float | Non
     reason = f"late: {took_seconds:.3f} s of a takt of {takt_seconds:g} s"
     if inspected.verdict.reason is not None:
         reason = f"{reason}; {inspected.verdict.reason}"
-    verdict = inspected.verdict.model_copy(update={"decision": Decision.ERROR, "reason": reason})
+    verdict = _failed(inspected.verdict, ErrorCode.LATE, reason)
     too_slow = verdict.timings_ms.get("infer", 0.0) > takt_seconds * 1e3
     return replace(inspected, verdict=verdict, late=True, bundle_failed=inspected.bundle_failed or too_slow)
 
@@ -145,7 +150,8 @@ def _judged(blank: Verdict, image: Image, active: Active, loaded: Loaded, starte
     try:
         judgement, stages = infer_and_judge(image, loaded)
     except (ModelError, MisfitError) as error:
-        failed = blank.model_copy(update=made_by | {"reason": str(error)})
+        code = ErrorCode.MODEL if isinstance(error, ModelError) else ErrorCode.MISFIT
+        failed = _failed(blank.model_copy(update=made_by), code, str(error))
         return Inspected(failed, bundle_failed=isinstance(error, ModelError))
     total = blank.timings_ms["decode"] + (time.perf_counter() - started) * 1e3
     timings = blank.timings_ms | {k: round(v, 3) for k, v in (stages | {"total": total}).items()}

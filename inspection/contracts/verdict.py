@@ -68,6 +68,17 @@ class ChallengerView(Part):
     infer_ms: float = Field(ge=0)
 
 
+class ErrorCode(StrEnum):
+    """Why a verdict is ERROR, for machines; ``reason`` says it to people. Later versions may know more."""
+
+    NO_FRAME = "no_frame"
+    UNFIT_FRAME = "unfit_frame"
+    NO_BUNDLE = "no_bundle"
+    MODEL = "model"
+    MISFIT = "misfit"
+    LATE = "late"
+
+
 class Verdict(Contract):
     """One trigger's verdict. ``(device, boot, sequence)`` is the idempotency key.
 
@@ -76,7 +87,7 @@ class Verdict(Contract):
     per stage.
     """
 
-    SCHEMA: ClassVar[str] = "escapement.verdict/1.1"
+    SCHEMA: ClassVar[str] = "escapement.verdict/1.2"
 
     id: str
     device: Name
@@ -91,6 +102,7 @@ class Verdict(Contract):
     purpose: Purpose = Purpose.PRODUCTION
     decision: Decision
     reason: str | None = None
+    error_code: str | None = None  # an `ErrorCode`, when the decision is ERROR
     defect_class: str | None = None
     scores: dict[str, Probability] = {}
     thresholds: dict[str, Band] = {}
