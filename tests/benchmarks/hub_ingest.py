@@ -29,7 +29,7 @@ from inspection.contracts import sha256_hex
 from inspection.settings import load_settings, save_settings
 from inspection.store.session import Store
 from tests.hub.helpers import Line, body_of, enrol, seed_product, verdict
-from tests.hub.test_start import free_port
+from tests.ports import free_port
 
 BATCH = 50
 WORKERS = 4

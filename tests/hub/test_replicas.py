@@ -14,8 +14,9 @@ from inspection.contracts import sha256_hex
 from inspection.settings import load_settings
 from inspection.store.session import Store
 from tests.hub.helpers import Line, enrol, png, seed_product, verdict
+from tests.ports import free_port
 from tests.store.object_store import ObjectStore
-from tests.store.postgres import free_port, fresh_database
+from tests.store.postgres import fresh_database
 
 pytestmark = pytest.mark.service
 

@@ -13,14 +13,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.ports import free_port
+
 HEAVY = ("torch", "mlflow", "prefect", "lightning", "timm", "label_studio_sdk", "matplotlib", "sklearn", "pandas")
-
-
-def free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def test_the_hub_loads_nothing_heavy() -> None:

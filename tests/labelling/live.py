@@ -5,7 +5,6 @@ import itertools
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import threading
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 import httpx
 
 from inspection.labelling.server import label_studio_command, label_studio_environment
+from tests.ports import free_port
 
 REPOSITORY = Path(__file__).parents[2]
 START_SECONDS = 240.0
@@ -37,13 +37,6 @@ def find_label_studio() -> str | None:
     own = REPOSITORY / ".venv-label-studio" / "bin" / "label-studio"
     named = os.environ.get("ESCAPEMENT_LABEL_STUDIO")
     return shutil.which(named or (own if own.exists() else "label-studio"))
-
-
-def free_port() -> int:
-    """A loopback port nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _wait_until_healthy(process: subprocess.Popen[bytes], url: str, log: Path) -> None:

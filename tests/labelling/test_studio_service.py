@@ -14,7 +14,8 @@ from inspection.labelling.project import ensure_project
 from inspection.labelling.studio import SdkStudio, connect
 from tests.labelling.conftest import make_product
 from tests.labelling.helpers import answer, choice
-from tests.labelling.live import RunningServer, answering, free_port
+from tests.labelling.live import RunningServer, answering
+from tests.ports import free_port
 
 pytestmark = pytest.mark.service
 

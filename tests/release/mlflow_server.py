@@ -1,7 +1,6 @@
 """A real MLflow server, started and stopped."""
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -11,13 +10,9 @@ from pathlib import Path
 
 import httpx
 
+from tests.ports import free_port
+
 START_SECONDS = 120.0
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _wait(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
@@ -36,7 +31,7 @@ def _wait(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
 @contextmanager
 def running_mlflow(folder: Path) -> Iterator[str]:
     """MLflow on a free loopback port, its database and artefacts in ``folder``; yields its address."""
-    port = _free_port()
+    port = free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"]
     command += ["--artifacts-destination", str(folder / "artifacts"), "--workers", "1"]
     command += ["--host", "127.0.0.1", "--port", str(port)]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.store.postgres import free_port
+from tests.ports import free_port
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -11,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
+
+from tests.ports import free_port
 
 _MEMORY = Path("/dev/shm")
 _MEMORY_FREE_MIB = 1024
@@ -61,13 +62,6 @@ def fresh_database(url: str, name: str, template: str | None = None) -> Iterator
     yield url.rpartition("/")[0] + "/" + name
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
-
-
-def free_port() -> int:
-    """A loopback port nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _quick_folder() -> Path | None:
