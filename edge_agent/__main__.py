@@ -1,4 +1,4 @@
-"""`edge-agent ...`: parse, wire, call. The only file that names concrete cameras, transports, signals and runtimes.
+"""`edge-agent ...`: parse, wire, call. What is concrete is named in `making`.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage. Imports happen inside the commands, so `replay` starts without HTTP.
 """
@@ -12,28 +12,21 @@ import sys
 import tempfile
 import threading
 import uuid
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from edge_agent.errors import AgentError, UsageError
+from edge_agent.making import make_camera, make_page, make_transport, opened_wires, runtime_maker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
     from edge_agent.agent import Agent
     from edge_agent.bundle import Bundle
-    from edge_agent.camera import Camera
     from edge_agent.config import AgentConfig
     from edge_agent.runtime import Runtime
-    from edge_agent.signals import Signal
-    from edge_agent.transport import Transport
-    from edge_agent.trigger import Trigger
-    from edge_agent.updater import MakeRuntime
     from inspection.contracts import Verdict
-
-    Delivered = Callable[[str, Iterable[str]], set[str]]
 
 _STATE = click.option(
     "--state",
@@ -52,71 +45,20 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for scr
 _BUNDLE = click.argument("bundle", type=click.Path(path_type=Path, exists=True))
 
 
+def _pairs(_ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> list[tuple[int, int]]:
+    """Each two whole numbers above 0, as in 1920x1080."""
+    found = []
+    for value in values:
+        first, _, second = value.partition("x")
+        if not (first.isdecimal() and second.isdecimal() and int(first) and int(second)):
+            raise click.BadParameter(f"{value!r} is not two numbers like 2x3", param=param)
+        found.append((int(first), int(second)))
+    return found
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def cli() -> None:
     """Camera in, durable signalled verdict out. Example: edge-agent run --camera folder:pictures"""
-
-
-def make_transport(hub: str, token: str | None, timeout_seconds: float) -> "Transport":
-    """``http(s)://...`` or ``dir:FOLDER``."""
-    from edge_agent.transport import DirectoryTransport, HttpTransport
-
-    if hub.startswith("dir:"):
-        return DirectoryTransport(Path(hub.removeprefix("dir:")))
-    if hub.startswith(("http://", "https://")):
-        return HttpTransport(hub, token, timeout_seconds=timeout_seconds)
-    raise UsageError(f"--hub {hub!r} is neither http(s)://... nor dir:FOLDER")
-
-
-def make_camera(spec: str, config: "AgentConfig", delivered: "Delivered", *, loop: bool) -> "Camera":
-    """``folder:DIR``, or what `camera.opening` knows. ``delivered`` says which files of a folder were delivered before."""
-    from edge_agent.camera.folder import FolderCamera, printable
-    from edge_agent.camera.opening import open_camera
-
-    kind, _, where = spec.partition(":")
-    limits = config.limits
-    if kind != "folder" or not where:
-        return open_camera(
-            spec,
-            config.camera_settings,
-            deadline_seconds=limits.camera_deadline_seconds,
-            max_pixels=limits.max_picture_pixels,
-        )
-    folder = Path(where).absolute()
-    present = [printable(p.name) for p in folder.iterdir()] if folder.is_dir() else []
-    return FolderCamera(
-        folder,
-        delivered=delivered(printable(str(folder)), present),
-        loop=loop,
-        max_bytes=limits.max_picture_bytes,
-        max_pixels=limits.max_picture_pixels,
-    )
-
-
-def make_trigger(camera: "Camera", config: "AgentConfig") -> "Trigger":
-    """By interval when one is set, else free-running."""
-    from edge_agent.trigger.free import FreeRunning
-    from edge_agent.trigger.interval import Interval
-
-    deadline = config.limits.camera_deadline_seconds
-    if config.interval_seconds > 0:
-        return Interval(camera, seconds=config.interval_seconds)
-    return FreeRunning(camera, deadline_seconds=deadline)
-
-
-def make_signal(config: "AgentConfig") -> "Signal":
-    """A file when one is set, else the log."""
-    from edge_agent.signals.file import FileSignal
-    from edge_agent.signals.log import LogSignal
-
-    return FileSignal(Path(config.signal_file)) if config.signal_file else LogSignal()
-
-
-def runtime_maker(threads: int) -> "MakeRuntime":
-    """ONNX Runtime with so many threads."""
-    from edge_agent.runtime import OnnxRuntime
-
-    return functools.partial(OnnxRuntime, threads=threads)
 
 
 @cli.command()
@@ -128,10 +70,19 @@ def runtime_maker(threads: int) -> "MakeRuntime":
 @click.option("--station", required=True, help="The station it serves.")
 @click.option("--camera", help=_CAMERA_HELP)
 @_UNSAFE
-@click.option("--force", is_flag=True, help="Enrol again although this folder is enrolled.")
+@click.option("--page", help="Where the station's page is served: HOST:PORT, or off.  [default: 127.0.0.1:8480]")
+@click.option("--force", is_flag=True, help="Enrol again although this folder is enrolled; its settings are kept.")
 @_STATE
 def enrol(
-    hub: str, code: str, device: str, station: str, camera: str | None, unsafe: bool, force: bool, state: Path
+    hub: str,
+    code: str,
+    device: str,
+    station: str,
+    camera: str | None,
+    unsafe: bool,
+    page: str | None,
+    force: bool,
+    state: Path,
 ) -> None:
     """Make this device known to a hub, once.
 
@@ -141,7 +92,9 @@ def enrol(
 
     transport = make_transport(hub, None, 20.0)
     try:
-        path = do_enrol(transport, hub, code, device, station, state=state, camera=camera, unsafe=unsafe, force=force)
+        path = do_enrol(
+            transport, hub, code, device, station, state=state, camera=camera, unsafe=unsafe, page=page, force=force
+        )
     finally:
         transport.close()
     click.echo(f"{device} is enrolled at {hub}; its settings are in {path}")
@@ -191,19 +144,19 @@ def _run_agent(
 ) -> None:
     from edge_agent.watchdog import Watchdog
 
-    camera = make_camera(spec, config, agent.journal.delivered, loop=loop)
-    try:
+    with ExitStack() as ending:
+        camera = ending.enter_context(closing(make_camera(spec, config, agent.journal.delivered, loop=loop)))
+        wires, asked = ending.enter_context(opened_wires(camera, config))
+        page = make_page(config, asked)
         agent.run(
             camera,
-            make_trigger(camera, config),
-            make_signal(config),
+            wires,
             runtime_maker(config.threads),
             stop,
-            watchers=[Watchdog(os.environ)],
+            watchers=[Watchdog(os.environ), *([page[0]] if page else [])],
+            make_page=page[1] if page else None,
             max_triggers=max_triggers,
         )
-    finally:
-        camera.close()
 
 
 def _opened(path: Path, threads: int) -> "tuple[Bundle, Runtime]":
@@ -321,21 +274,34 @@ def _line(verdict: "Verdict") -> str:
 @cli.command()
 @_BUNDLE
 @_JSON
-@click.option("--width", type=click.IntRange(min=1), default=1920, show_default=True)
-@click.option("--height", type=click.IntRange(min=1), default=1080, show_default=True)
+@click.option("--size", "sizes", multiple=True, callback=_pairs, help="Frame size as 1920x1080; may be given again.")
+@click.option("--tiles", "grids", multiple=True, callback=_pairs, help="Grid as 2x3 (rows x columns); may be given again.")
 @click.option("--runs", type=click.IntRange(min=1), default=100, show_default=True)
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True)
-def bench(bundle: Path, as_json: bool, width: int, height: int, runs: int, threads: int) -> None:
-    """Time a bundle on this computer.
+def bench(
+    bundle: Path,
+    as_json: bool,
+    sizes: list[tuple[int, int]],
+    grids: list[tuple[int, int]],
+    runs: int,
+    threads: int,
+) -> None:
+    """Time a bundle on this computer: the bare model, and a frame to its durable, signalled verdict with each stage.
 
-    Example: edge-agent bench bundle.tar --width 1920 --height 1080 --runs 200 --json
+    Without --size and --tiles: 640x480, 1920x1080 and 3840x2160, each whole and in 2x3 tiles. The recipe's own region
+    and grid do not count here.
+
+    Example: edge-agent bench bundle.tar --size 1920x1080 --tiles 2x3 --runs 200 --json
     """
-    from edge_agent.benching import bench as do_bench
+    from edge_agent import benching
 
     opened, runtime = _opened(bundle, threads)
+    rows = []
     with tempfile.TemporaryDirectory() as folder:
-        measured = do_bench(opened, runtime, Path(folder), width=width, height=height, runs=runs)
-    _show(measured, as_json)
+        for number, case in enumerate(benching.cases(sizes or benching.SIZES, grids or benching.GRIDS)):
+            rows.append(benching.bench(opened, runtime, Path(folder, str(number)), case, runs=runs))
+    precision = opened.manifest.precision
+    click.echo(json.dumps({"precision": precision, "cases": rows}) if as_json else benching.table(rows))
 
 
 @cli.command()
@@ -350,6 +316,25 @@ def status(state: Path, as_json: bool) -> None:
     from edge_agent.status import status as read_status
 
     _show(read_status(state, load_config(state)), as_json)
+
+
+@cli.command()
+@click.argument("assignments", nargs=-1, metavar="[NAME=VALUE]...")
+@_STATE
+def settings(assignments: tuple[str, ...], state: Path) -> None:
+    """Show the settings of this device, or change some: checked first, in force at the agent's next start.
+
+    Example: edge-agent settings wiring.trigger=modbus wiring.modbus.host=192.168.0.10 takt_seconds=1.5
+
+    Example: edge-agent settings wiring.page.host=0.0.0.0 wiring.page.pin_file=/etc/escapement/pin
+    """
+    from edge_agent.config import changed, load_config, shown, write_config
+
+    config = load_config(state)
+    if assignments:
+        config = changed(config, assignments)
+        write_config(state, config)
+    click.echo(json.dumps(shown(config), indent=1))
 
 
 @cli.command()

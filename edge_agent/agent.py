@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Protocol
 
 from edge_agent.ballast import BALLAST_NAME, Ballast
 from edge_agent.camera import Camera
@@ -27,19 +28,36 @@ from edge_agent.ledger import LedgerWatch
 from edge_agent.loop import Station, run, tell
 from edge_agent.machine import describe
 from edge_agent.outbox import Outbox
+from edge_agent.page.facts import Facts
 from edge_agent.poller import Poller
 from edge_agent.shelf import Shelf
-from edge_agent.signals import Signal
 from edge_agent.supervise import Worker
 from edge_agent.transport import Transport
-from edge_agent.trigger import Trigger
 from edge_agent.updater import MakeRuntime, Policy, Updater
 from edge_agent.uploader import Uploader
 from edge_agent.version import AGENT_VERSION
 from edge_agent.watching import Watcher, Watchers
+from edge_agent.wires import Wires
 from inspection.contracts import AgentState
 
 log = logging.getLogger(__name__)
+
+
+class Page(Protocol):
+    """The station's page, as far as the agent cares: ``failure`` says why there is none."""
+
+    @property
+    def failure(self) -> str | None:
+        """Why there is no page, in words."""
+
+    def start(self) -> None:
+        """Serve, beside the loop."""
+
+    def stop(self) -> None:
+        """End it."""
+
+
+MakePage = Callable[[Facts], Page]
 
 _LAST_WORDS_SECONDS = 10.0
 _LOOK_SECONDS = 0.02
@@ -79,6 +97,7 @@ class Agent:
 
     def __init__(self, state: Path, config: AgentConfig, boot: str, transport: Transport) -> None:
         limits = config.limits
+        self._state = state
         self._config = config
         self._transport = transport
         ballast = Ballast(state / BALLAST_NAME, limits.ballast_bytes)
@@ -102,17 +121,17 @@ class Agent:
     def run(
         self,
         camera: Camera,
-        trigger: Trigger,
-        signal: Signal,
+        wires: Wires,
         make_runtime: MakeRuntime,
         stop: threading.Event,
         *,
         max_triggers: int | None,
         watchers: Sequence[Watcher] = (),
+        make_page: MakePage | None = None,
     ) -> int:
         """Inspect until stopped; returns the number of triggers."""
         limits = self._config.limits
-        tell(lambda: signal.safe("starting"))  # before anything that takes long or may fail
+        tell(lambda: wires.signal.safe("starting"))  # before anything that takes long or may fail
         machine = describe()
         strays, orphans = self.outbox.sweep(), self.journal.seal_orphans()  # first what gives room
         self.journal.begin_boot(self.who.boot, AGENT_VERSION, machine)
@@ -124,28 +143,15 @@ class Agent:
         challenging = Challenging(
             self._database, self.journal, keeper, takt_seconds=self._config.takt_seconds, note_view=updater.note_view
         )
-        workers = (
-            keeper.worker,
-            challenging.worker,
-            *uploader.workers,
-            self._housekeeper.worker,
-            self._housekeeper.checkpointer,
-            self.ledger.worker,
-        )
-        poller = self._poller(updater, camera, lambda: _failures(*workers), machine)
-        station = Station(
-            self.who,
-            camera,
-            trigger,
-            signal,
-            self.journal,
-            keeper,
-            challenging,
-            updater,
-            Watchers(watchers),
-            camera_deadline_seconds=limits.camera_deadline_seconds,
-            takt_seconds=self._config.takt_seconds,
-        )
+        workers = self._workers(keeper, challenging, uploader)
+
+        def failures() -> list[str]:
+            said = [*_failures(*workers), *wires.failures(), page.failure if page else None]
+            return [failure for failure in said if failure]
+
+        poller = self._poller(updater, camera, failures, machine)
+        page = make_page(self._facts(camera, wires, updater, poller, failures)) if make_page else None
+        station = self._station(camera, wires, keeper, challenging, updater, watchers)
         log.info("started", extra={"boot": self.who.boot, "state": updater.state.value, "sealed": orphans, "swept": strays})
         with ExitStack() as ending:  # in the opposite order; whatever fails, the rest is done too
             ending.callback(updater.stop)
@@ -154,6 +160,9 @@ class Agent:
                 ending.callback(worker.stop, _LAST_WORDS_SECONDS)
             ending.callback(keeper.stop)
             ending.callback(challenging.stop)
+            if page is not None:
+                ending.callback(page.stop)
+                page.start()
             for worker in (*workers, poller.worker):
                 worker.start()
             _wait_for_a_bundle(updater, poller, stop, limits.http_timeout_seconds)
@@ -177,6 +186,64 @@ class Agent:
             every_seconds=self._config.poll_every_seconds,
             other_failures=failures,
             machine=machine,
+        )
+
+    def _workers(self, keeper: Keeper, challenging: Challenging, uploader: Uploader) -> tuple[Worker, ...]:
+        return (
+            keeper.worker,
+            challenging.worker,
+            *uploader.workers,
+            self._housekeeper.worker,
+            self._housekeeper.checkpointer,
+            self.ledger.worker,
+        )
+
+    def _station(
+        self,
+        camera: Camera,
+        wires: Wires,
+        keeper: Keeper,
+        challenging: Challenging,
+        updater: Updater,
+        watchers: Sequence[Watcher],
+    ) -> Station:
+        return Station(
+            self.who,
+            camera,
+            wires.trigger,
+            wires.signal,
+            self.journal,
+            keeper,
+            challenging,
+            updater,
+            Watchers(watchers),
+            camera_deadline_seconds=self._config.limits.camera_deadline_seconds,
+            takt_seconds=self._config.takt_seconds,
+        )
+
+    def _facts(
+        self, camera: Camera, wires: Wires, updater: Updater, poller: Poller, failures: Callable[[], list[str]]
+    ) -> Facts:
+        return Facts(
+            who=self.who,
+            state_folder=self._state,
+            counters=self.journal.counters,
+            ledger=self.journal.ledger,
+            ledger_line=lambda: self.ledger.line,
+            camera=camera.health,
+            active=lambda: updater.active,
+            state=lambda: updater.state,
+            installed=lambda: updater.installed,
+            problem=lambda: updater.problem,
+            pictures_waiting=self.outbox.depth,
+            free_disk_bytes=self.outbox.free_disk_bytes,
+            failures=failures,
+            connections=wires.health,
+            hub_contact=lambda: poller.last_contact,
+            hub=self._config.hub,
+            hub_every_seconds=self._config.poll_every_seconds,
+            trigger=self._config.wiring.trigger,
+            takt_seconds=self._config.takt_seconds,
         )
 
     def _last_words(self, uploader: Uploader, poller: Poller) -> None:

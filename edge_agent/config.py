@@ -4,6 +4,8 @@ Invariants: built once by the entry point and passed down; limits carry their un
 with mode 0600 because it holds the device's token.
 """
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from edge_agent.camera.opening import CameraSettings
 from edge_agent.errors import UsageError
 from edge_agent.files import write_durably
+from edge_agent.wiring import Wiring
 from inspection.contracts import Enrolment
 
 CONFIG_NAME = "agent.json"
@@ -58,6 +61,7 @@ class AgentConfig(BaseModel):
     threads: int = Field(default=1, ge=1)
     poll_seconds: float | None = Field(default=None, gt=0)
     signal_file: str | None = None
+    wiring: Wiring = Wiring()
     limits: Limits = Limits()
 
     @property
@@ -69,6 +73,44 @@ class AgentConfig(BaseModel):
         """The same configuration with the values that are not None replaced (and checked again)."""
         given = {k: v for k, v in values.items() if v is not None}
         return AgentConfig.model_validate(self.model_dump(mode="json") | given)
+
+
+def changed(config: AgentConfig, assignments: Sequence[str]) -> AgentConfig:
+    """The configuration after ``name.of.setting=value`` (JSON, or else text; ``null`` takes a setting back to nothing).
+
+    All of them together are checked: UsageError says what is wrong, and nothing is changed.
+    """
+    document = config.model_dump(mode="json")
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        *path, last = name.split(".")
+        if not equals or not last or path[:1] == ["enrolment"] or name == "enrolment":
+            raise UsageError(f"{assignment!r} is not NAME=VALUE of a setting, as in takt_seconds=1.5; nothing was changed")
+        place = document
+        for step in path:
+            if place.get(step) is None:
+                place[step] = {}
+            place = place[step]
+            if not isinstance(place, dict):
+                raise UsageError(f"{assignment!r}: {step} holds no settings of its own; nothing was changed")
+        place[last] = _value(text)
+    try:
+        return AgentConfig.model_validate(document)
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in error.errors())
+        raise UsageError(f"{wrong}; nothing was changed") from error
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def shown(config: AgentConfig) -> dict[str, Any]:
+    """The settings without the enrolment, which holds the token."""
+    return {name: value for name, value in config.model_dump(mode="json").items() if name != "enrolment"}
 
 
 def write_config(state: Path, config: AgentConfig) -> Path:

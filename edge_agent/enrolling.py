@@ -2,12 +2,11 @@
 
 from pathlib import Path
 
-from edge_agent.camera.opening import CameraSettings
 from edge_agent.config import CONFIG_NAME, AgentConfig, load_config, write_config
 from edge_agent.errors import UsageError
 from edge_agent.shelf import INSTALLED_NAME, SEEN_NAME
 from edge_agent.transport import Transport
-from inspection.contracts import Enrolment
+from edge_agent.wiring import Page, Wiring, page_at
 
 
 def enrol(
@@ -20,29 +19,37 @@ def enrol(
     state: Path,
     camera: str | None,
     unsafe: bool = False,
+    page: str | None = None,
     force: bool,
 ) -> Path:
     """Ask the hub for this device's secret and whom to believe; write `agent.json`. UsageError when already enrolled.
 
-    With ``force`` and another trust root, what the old root had installed is forgotten: its serials mean nothing here.
+    With ``force`` all other settings are kept; with another trust root besides, what the old root had installed is
+    forgotten: its serials mean nothing here.
     """
+    if page is not None:
+        page_at(page)  # a slip is said before the hub is asked
     known = (state / CONFIG_NAME).exists()
     if known and not force:
         raise UsageError(f"{state / CONFIG_NAME} exists: this device is enrolled; --force enrols it again")
-    before = _enrolment_of(state) if known else None
+    old = _config_of(state) if known else None
+    before = old.enrolment if old is not None else None
     if before is not None and (before.device, before.station) != (device, station):
         raise UsageError(f"{state} holds the journal of {before.device} at {before.station}; give another --state")
     enrolment = transport.enrol(code, device, station)
     if before is None or before.trust != enrolment.trust:
         for name in (INSTALLED_NAME, SEEN_NAME):
             (state / name).unlink(missing_ok=True)
-    return write_config(
-        state, AgentConfig(hub=hub, enrolment=enrolment, camera=camera, camera_settings=CameraSettings(unsafe=unsafe))
-    )
+    config = old or AgentConfig(hub=hub, enrolment=enrolment, wiring=Wiring(page=Page()))
+    if page is not None:
+        config = config.model_copy(update={"wiring": config.wiring.model_copy(update={"page": page_at(page)})})
+    settings = config.camera_settings.model_copy(update={"unsafe": unsafe or config.camera_settings.unsafe})
+    new = {"hub": hub, "enrolment": enrolment, "camera": camera or config.camera, "camera_settings": settings}
+    return write_config(state, config.model_copy(update=new))
 
 
-def _enrolment_of(state: Path) -> Enrolment | None:
+def _config_of(state: Path) -> AgentConfig | None:
     try:
-        return load_config(state).enrolment
+        return load_config(state)
     except UsageError:  # damaged: whatever it said is not believed any more
         return None

@@ -52,15 +52,20 @@ def run(station: Station, stop: threading.Event, *, max_triggers: int | None = N
     try:
         while not stop.is_set() and not station.camera.ended and done != max_triggers:
             request = station.trigger.next()
-            if missed := station.trigger.take_missed():
-                station.journal.count_missed(missed)
+            _count_missed(station)
             if request is not None:
                 done += 1
                 _one(station, request, done)
             station.watcher.alive()
     finally:
         tell(lambda: station.signal.safe("stopped"))
+        _count_missed(station)  # who was turned away, or asked and was never looked at
     return done
+
+
+def _count_missed(station: Station) -> None:
+    if missed := station.trigger.take_missed():
+        station.journal.count_missed(missed)
 
 
 def _one(station: Station, request: Request, sequence: int) -> None:

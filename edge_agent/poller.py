@@ -1,5 +1,6 @@
 """Asks the hub what to run, and tells it how this device is: every few seconds, whatever else happens."""
 
+import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
@@ -40,6 +41,7 @@ class Poller:
         self._every = every_seconds
         self._other_failures = other_failures
         self._machine = dict(machine or {})
+        self.last_contact: float | None = None  # `time.monotonic` of the hub's last answer
         self.worker = Worker("poller", self._step)
 
     def _step(self) -> float:
@@ -57,6 +59,7 @@ class Poller:
             self._updater.poll()
         finally:
             self._transport.report(self.report())
+            self.last_contact = time.monotonic()
 
     def report(self) -> Report:
         """What this process says of itself now."""

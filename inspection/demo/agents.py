@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,6 +15,7 @@ from inspection.up.service import Service
 
 SILENT_AFTER = timedelta(seconds=20)
 POLL_SECONDS = 1.0
+_HOST = "127.0.0.1"
 CODE_VARIABLE = "ESCAPEMENT_ENROLMENT_CODE"
 
 
@@ -42,14 +43,14 @@ def spool_of(settings: Settings, station: str) -> Path:
     return settings.state / "line" / station / "spool"
 
 
-def enrol(settings: Settings, station: str, environment: Mapping[str, str]) -> None:
+def enrol(settings: Settings, station: str, page_port: int, environment: Mapping[str, str]) -> None:
     """Enrol the station's device as its technician would. ServerError with the agent's own words when that fails."""
     code = settings.secrets.enrolment_code.get_secret_value()
     spool = spool_of(settings, station)
     spool.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-P", "-m", "edge_agent", "enrol", "--hub", settings.hub_url]
     command += ["--device", device_of(station), "--station", station, "--camera", f"folder:{spool}"]
-    command += ["--state", str(folder_of(settings, station)), "--force"]
+    command += ["--state", str(folder_of(settings, station)), "--page", f"{_HOST}:{page_port}", "--force"]
     secret = {**environment, CODE_VARIABLE: code}  # not on the command line, where every user could read it
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=secret)
     if done.returncode != 0:
@@ -61,8 +62,10 @@ def device_of(station: str) -> str:
     return f"{station}-agent"
 
 
-def services(settings: Settings, store: Store, stations: Sequence[str], environment: Mapping[str, str]) -> list[Service]:
-    """One supervised program per station."""
+def services(
+    settings: Settings, store: Store, page_ports: Mapping[str, int], environment: Mapping[str, str]
+) -> list[Service]:
+    """One supervised program per station, with the address of its page."""
     return [
         Service(
             name=device_of(station),
@@ -72,8 +75,9 @@ def services(settings: Settings, store: Store, stations: Sequence[str], environm
             cwd=settings.state / "line" / station,
             health=HubHealth(store, device_of(station)),
             ready_seconds=60.0,
+            address=f"http://{_HOST}:{port}",
         )
-        for station in stations
+        for station, port in page_ports.items()
     ]
 
 

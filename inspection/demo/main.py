@@ -24,7 +24,7 @@ from inspection.errors import UsageError
 from inspection.settings import Settings, load_settings
 from inspection.store.session import Store
 from inspection.up.compose import choose_ports, missing_modules
-from inspection.up.machine import in_use, is_running, refuse
+from inspection.up.machine import free_ports, in_use, is_running, refuse
 from inspection.up.run import stop_on_signals, table
 from inspection.up.service import Event
 from inspection.up.supervisor import Supervisor
@@ -90,7 +90,7 @@ def turn(
         shipped = _begin(circle, options, timeline) and _improve(circle, timeline)
         _close(circle.report(timeline, memory.peak_bytes), options.report, console)
         if not options.exit_at_end:
-            _look_around(console, servers)
+            _look_around(console, servers, line)
     return 0 if shipped else EXIT_NOT_SHIPPED
 
 
@@ -168,14 +168,16 @@ def _agents(
     timeline: Timeline,
 ) -> Supervisor:
     with timeline.stage(f"enrolling and starting {len(plan.stations)} edge agents"):
-        for station in plan.stations:
-            agents.enrol(settings, station, environment)
+        pages = dict(zip(plan.stations, free_ports("127.0.0.1", len(plan.stations)), strict=True))
+        for station, port in pages.items():
+            agents.enrol(settings, station, port, environment)
         own = load_settings(settings.state / "line", {})
-        services = agents.services(settings, store, plan.stations, environment)
+        services = agents.services(settings, store, pages, environment)
         line = Supervisor(own, environment=environment, services=services, on_event=_teller(console))
         held.callback(line.stop)
         line.start()
-        line.wait_healthy()
+        for agent in line.wait_healthy():
+            console.print(f"    {agent.title}, its page: {agent.address}", highlight=False)
     return line
 
 
@@ -210,8 +212,8 @@ def _improve(circle: Circle, timeline: Timeline) -> bool:
     return shipped
 
 
-def _look_around(console: Console, servers: Supervisor) -> None:
-    console.print(table(servers.services))
+def _look_around(console: Console, servers: Supervisor, line: Supervisor) -> None:
+    console.print(table((*servers.services, *line.services)))
     console.print("Everything stays up to look at. Ctrl-C stops it.")
     with stop_on_signals(servers):
         servers.wait_stopped()

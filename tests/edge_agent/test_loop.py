@@ -22,6 +22,7 @@ from edge_agent.signals.port import clean_ok
 from edge_agent.trigger import Request
 from edge_agent.trigger.free import FreeRunning
 from edge_agent.updater import MakeRuntime
+from edge_agent.wires import Wires
 from inspection.contracts import Decision, Mode, Purpose, Verdict, sha256_hex
 from tests.edge_agent.helpers import DEVICE, FakeHub, bundle, config, picture, png, recipe, write_picture
 from tests.edge_agent.test_camera import LIMITS, Silent
@@ -87,7 +88,7 @@ class Rig:
         trigger = FreeRunning(camera, deadline_seconds=1)
         count = count if count is not None else len(camera._frames)  # type: ignore[union-attr]  # a list was given
         try:
-            agent.run(camera, trigger, self.line, self.make_runtime, threading.Event(), max_triggers=count)
+            agent.run(camera, Wires(trigger, self.line), self.make_runtime, threading.Event(), max_triggers=count)
         finally:
             agent.close()
 
@@ -272,7 +273,9 @@ def test_a_switch_under_load_never_mixes_bundles(tmp_path: Path, hub: FakeHub) -
 
     switcher = threading.Thread(target=switch)
     switcher.start()
-    done = agent.run(camera, FreeRunning(camera, deadline_seconds=1), Line(tmp_path), OnnxRuntime, stop, max_triggers=None)
+    done = agent.run(
+        camera, Wires(FreeRunning(camera, deadline_seconds=1), Line(tmp_path)), OnnxRuntime, stop, max_triggers=None
+    )
     switcher.join()
     agent.close()
     verdicts = sorted(hub.verdicts.values(), key=lambda v: v.sequence)
@@ -330,7 +333,7 @@ def test_the_loop_does_not_wait_for_a_long_download(rig: Rig, hub: FakeHub) -> N
     agent = Agent(rig.state, settings, "boot", hub)
     camera = Paced([Frame(picture(n), f"p{n}") for n in range(40)], 0.1)
     trigger, watchers = FreeRunning(camera, deadline_seconds=1), [Onlooker(went_round.set)]
-    agent.run(camera, trigger, rig.line, OnnxRuntime, threading.Event(), max_triggers=40, watchers=watchers)
+    agent.run(camera, Wires(trigger, rig.line), OnnxRuntime, threading.Event(), max_triggers=40, watchers=watchers)
     agent.close()
     assert waited == [True]
     assert rig.by_part["p0"].reason == "no verified bundle"
@@ -354,7 +357,7 @@ def test_a_stop_is_heard_while_the_first_bundle_is_waited_for(rig: Rig, hub: Fak
     hub.trouble = hang
     agent = Agent(rig.state, config(hub.authority.root), "boot", hub)
     camera = Paced([Frame(picture(1), "p")], 0.0)
-    agent.run(camera, FreeRunning(camera, deadline_seconds=1), Ending(rig.state), OnnxRuntime, stop, max_triggers=1)
+    agent.run(camera, Wires(FreeRunning(camera, deadline_seconds=1), Ending(rig.state)), OnnxRuntime, stop, max_triggers=1)
     agent.close()
     assert polled[0]
     assert hub.verdicts == {}

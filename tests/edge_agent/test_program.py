@@ -59,7 +59,8 @@ def test_enrol_run_status_and_doctor(tmp_path: Path, authority: Authority) -> No
     state = ("--state", tmp_path / "state")
     hub = ("--hub", f"dir:{tmp_path / 'gap'}", "--code", "K7", "--device", "cam1", "--station", "press1")
     camera = ("--camera", f"folder:{tmp_path / 'pictures'}")
-    agent("enrol", *hub, *camera, *state)
+    agent("enrol", *hub, *camera, *state, "--page", "127.0.0.1", code=2)
+    agent("enrol", *hub, *camera, *state, "--page", "off")
     assert (tmp_path / "state" / "agent.json").stat().st_mode & 0o777 == 0o600
     agent("enrol", *hub, *state, code=2)
     assert "bundle: none is installed" in agent("doctor", *state, code=1)
@@ -68,6 +69,10 @@ def test_enrol_run_status_and_doctor(tmp_path: Path, authority: Authority) -> No
     assert well == "well: permissions, camera, processor, disk, clock, hub, certificate, ledger, bundle\n"
     found = status(tmp_path)
     assert (found["bundle"], found["ledger"]["ok"], found["ledger_closes"]) == (sha256_hex(bundle()), 1, True)
+    agent("settings", "takt_seconds=2", *state)
+    agent("enrol", *hub, "--force", *state)
+    kept = json.loads(agent("settings", *state))
+    assert (kept["takt_seconds"], kept["camera"], kept["wiring"]["page"]) == (2, f"folder:{tmp_path / 'pictures'}", None)
     assert [v["part"] for v in from_device(tmp_path / "gap")] == ["a"]
 
 
@@ -270,12 +275,25 @@ def test_replay_of_nothing_is_wrong_usage(tmp_path: Path) -> None:
     assert replay(tmp_path / "bundle.tar", tmp_path / "set", code=1) == []
 
 
-def test_bench_prints_both_times(tmp_path: Path) -> None:
-    """The bare model beside the whole way."""
+def test_bench_prints_the_bare_model_and_every_stage(tmp_path: Path) -> None:
+    """The bare model beside the whole way, for each size and grid that was asked for; the stages are the whole."""
     (tmp_path / "bundle.tar").write_bytes(bundle())
-    out = agent("bench", tmp_path / "bundle.tar", "--width", "64", "--height", "48", "--runs", "5", "--json")
-    measured = json.loads(out)
-    assert measured["frame_to_verdict_ms"]["p50"] > measured["session_run_ms"]["p50"] > 0
+    asked = ("--size", "64x48", "--size", "128x96", "--tiles", "1x1", "--runs", "5")
+    cases = json.loads(agent("bench", tmp_path / "bundle.tar", *asked, "--json"))["cases"]
+    assert [(c["size"], c["tiles"]) for c in cases] == [("64x48", "1x1"), ("128x96", "1x1")]
+    for case in cases:
+        assert case["frame_to_verdict_ms"]["p50"] > case["stages_ms"]["infer"]["p50"] > 0
+        assert case["session_run_ms"]["p50"] > 0
+    shown = agent("bench", tmp_path / "bundle.tar", "--size", "64x48", "--tiles", "1x1", "--runs", "5")
+    assert "journal" in shown
+    assert "64x48" in shown
+
+
+@pytest.mark.parametrize("size", ["64", "64x", "0x48", "64x48x3", "-1x5"])
+def test_bench_refuses_a_size_that_is_none(size: str, tmp_path: Path) -> None:
+    """Wrong usage, said before anything runs."""
+    (tmp_path / "bundle.tar").write_bytes(bundle())
+    agent("bench", tmp_path / "bundle.tar", "--size", size, code=2)
 
 
 @pytest.mark.parametrize("command", ["enrol", "run", "replay", "passport", "status", "requeue", "doctor", "bench"])

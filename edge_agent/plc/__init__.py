@@ -1,0 +1,1 @@
+"""The handshake with the line's controller: a pure state machine, the register map, and the wires it runs over."""
