@@ -403,6 +403,9 @@ def main() -> None:
     except AgentError as error:
         click.echo(f"edge-agent: {error}", err=True)
         sys.exit(1)
+    except MemoryError:
+        click.echo("edge-agent: this computer has too little memory left; look what else runs on it", err=True)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -156,8 +156,7 @@ class Agent:
         with ExitStack() as ending:  # in the opposite order; whatever fails, the rest is done too
             ending.callback(updater.stop)
             ending.callback(self._last_words, uploader, poller)
-            for worker in (*workers, poller.worker):
-                ending.callback(worker.stop, _LAST_WORDS_SECONDS)
+            ending.callback(_end, (*workers, poller.worker))
             ending.callback(keeper.stop)
             ending.callback(challenging.stop)
             if page is not None:
@@ -248,6 +247,9 @@ class Agent:
 
     def _last_words(self, uploader: Uploader, poller: Poller) -> None:
         """Empty the outbox as far as the hub takes it now; what stays is sent at the next start."""
+        if any(worker.alive for worker in uploader.workers):
+            log.warning("stopped with things to upload", extra={"reason": "the hub does not answer"})
+            return
         try:
             deadline = time.monotonic() + _LAST_WORDS_SECONDS
             while time.monotonic() < deadline and uploader.drain_once():
@@ -255,6 +257,15 @@ class Agent:
             self._transport.report(poller.report())
         except AgentError as error:
             log.warning("stopped with things to upload", extra={"reason": str(error)})
+
+
+def _end(workers: Sequence[Worker]) -> None:
+    """All at once: a hub that hangs holds each of them up for as long as its time-out is."""
+    for worker in workers:
+        worker.ask_to_stop()
+    deadline = time.monotonic() + _LAST_WORDS_SECONDS
+    for worker in workers:
+        worker.stop(max(0.0, deadline - time.monotonic()))
 
 
 def _wait_for_a_bundle(updater: Updater, poller: Poller, stop: threading.Event, seconds: float) -> None:

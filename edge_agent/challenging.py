@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from edge_agent.database import Database, count
-from edge_agent.errors import DeviceError, MisfitError, ModelError
+from edge_agent.errors import DeviceError, MisfitError, ModelError, ShortageError
 from edge_agent.inspecting import Loaded, infer_and_judge
 from edge_agent.journal import Journal
 from edge_agent.keeper import Keeper
@@ -101,7 +101,7 @@ class Challenging:
     def _look(self, job: _Job) -> None:
         try:
             judgement, stages = infer_and_judge(job.image, job.loaded)
-        except (ModelError, MisfitError) as error:
+        except (ModelError, MisfitError, ShortageError) as error:
             log.warning("challenger failed", extra={"bundle": job.loaded.digest, "reason": str(error)})
             self.worker.note(f"challenger {job.loaded.digest[:12]} failed: {error}")
             self._hand_on(job.verdict, job, job.why, "challenger_failed")

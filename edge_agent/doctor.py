@@ -127,10 +127,19 @@ def _disk(patient: Patient) -> Iterator[Finding]:
     free, least = shutil.disk_usage(patient.state).free, patient.config.limits.min_free_disk_bytes
     if free < least:
         yield Finding("disk", f"only {free // 2**20} MiB are free", "Delete something, or lower outbox_max_bytes.")
-    if os.statvfs(patient.state).f_flag & os.ST_RDONLY:
+    if os.statvfs(patient.state).f_flag & os.ST_RDONLY or _failed(patient.state):
         yield Finding(
             "disk", f"{patient.state} is mounted read-only", "Check it with fsck: a failing disk turns read-only."
         )
+
+
+def _failed(folder: Path) -> bool:
+    """Whether the kernel has put its file system out of use after an error; newer ones say so nowhere but here."""
+    mounts = Path("/proc/self/mountinfo")
+    device = folder.stat().st_dev
+    named = f"{os.major(device)}:{os.minor(device)}"
+    lines = mounts.read_text(encoding="utf-8", errors="replace").splitlines() if mounts.exists() else []
+    return any(line.split()[2] == named and "emergency_ro" in line.split()[-1].split(",") for line in lines)
 
 
 def _clock(patient: Patient) -> Iterator[Finding]:

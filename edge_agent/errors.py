@@ -3,7 +3,8 @@
 AgentError
 |- UsageError       the person at the keyboard asked for something impossible: exit code 2
 |- DeviceError      this device is unwell (camera, disk, journal): the line technician
-|  `- PictureError  one picture cannot be judged: an ERROR verdict, the loop goes on
+|  |- PictureError  one picture cannot be judged: an ERROR verdict, the loop goes on
+|  `- ShortageError this computer has too little memory just now: blames nobody, tried again
 |- BundleError      these very bytes are wrong and will stay wrong: the release engineer
 |  `- TrustError    bytes nobody vouches for: refused before anything in them is parsed
 |- ModelError       the model did not answer as its contract says: an ERROR verdict, counted against its bundle
@@ -27,6 +28,10 @@ class DeviceError(AgentError):
 
 class PictureError(DeviceError):
     """One picture cannot be judged."""
+
+
+class ShortageError(DeviceError):
+    """This computer has too little memory for it now."""
 
 
 class BundleError(AgentError):

@@ -1,5 +1,6 @@
 """Writing files so that a power cut leaves the old content or the new, never half of either."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -24,6 +25,7 @@ def write_durably(path: Path, data: bytes, *, mode: int = 0o644) -> None:
             os.fsync(out.fileno())
         temporary.replace(path)
     except BaseException:
-        temporary.unlink(missing_ok=True)  # on a full disk half a file must not take the room the next one needs
+        with contextlib.suppress(OSError):  # a disk that takes no change at all: what it said first is what is raised
+            temporary.unlink(missing_ok=True)  # on a full disk half a file must not take the room the next one needs
         raise
     sync_folder(path.parent)

@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 from edge_agent.bundle import Bundle
 from edge_agent.camera import Frame
-from edge_agent.errors import MisfitError, ModelError
+from edge_agent.errors import MisfitError, ModelError, ShortageError
 from edge_agent.judge import Judgement, cut, judge, tiles_of, why_keep
 from edge_agent.pictures import Image
 from edge_agent.runtime import Runtime
 from edge_agent.version import AGENT_VERSION
 from inspection.contracts import Decision, ErrorCode, Mode, Purpose, Recipe, Verdict
 
+_CODES = {ModelError: ErrorCode.MODEL, MisfitError: ErrorCode.MISFIT, ShortageError: ErrorCode.NO_MEMORY}
 COLLECTING = "station is in collect mode"
 NO_BUNDLE = "no verified bundle"
 
@@ -77,7 +78,8 @@ def verdict_id(device: str, boot: str, sequence: int) -> str:
 
 
 def infer_and_judge(image: Image, loaded: Loaded) -> tuple[Judgement, dict[str, float]]:
-    """Judge a frame, with milliseconds per stage. MisfitError when model, recipe and frame do not fit; ModelError."""
+    """Judge a frame, with milliseconds per stage. MisfitError when model, recipe and frame do not fit; ModelError;
+    ShortageError when there is too little memory for this frame now."""
     started = time.perf_counter()
     try:
         tiles = tiles_of(image.shape[0], image.shape[1], loaded.recipe)
@@ -86,6 +88,8 @@ def infer_and_judge(image: Image, loaded: Loaded) -> tuple[Judgement, dict[str, 
         judgement = judge(answer, tiles, loaded.bundle.manifest.classes, loaded.recipe)
     except (KeyError, ValueError) as error:
         raise MisfitError(f"recipe, model and frame do not fit: {error}") from error
+    except MemoryError as error:
+        raise ShortageError(f"too little memory for a frame of {image.shape[1]} x {image.shape[0]}") from error
     judged = time.perf_counter()
     return judgement, {"infer": (inferred - started) * 1e3, "judge": (judged - inferred) * 1e3}
 
@@ -149,9 +153,8 @@ def _judged(blank: Verdict, image: Image, active: Active, loaded: Loaded, starte
     }
     try:
         judgement, stages = infer_and_judge(image, loaded)
-    except (ModelError, MisfitError) as error:
-        code = ErrorCode.MODEL if isinstance(error, ModelError) else ErrorCode.MISFIT
-        failed = _failed(blank.model_copy(update=made_by), code, str(error))
+    except (ModelError, MisfitError, ShortageError) as error:
+        failed = _failed(blank.model_copy(update=made_by), _CODES[type(error)], str(error))
         return Inspected(failed, bundle_failed=isinstance(error, ModelError))
     total = blank.timings_ms["decode"] + (time.perf_counter() - started) * 1e3
     timings = blank.timings_ms | {k: round(v, 3) for k, v in (stages | {"total": total}).items()}

@@ -12,7 +12,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
-from edge_agent.errors import ModelError
+from edge_agent.errors import AgentError, ModelError, ShortageError
 from edge_agent.pictures import Image
 from inspection.contracts import Manifest
 
@@ -22,6 +22,9 @@ _ERRORS: tuple[type[Exception], ...] = (
     *(e for e in vars(ort_state).values() if isinstance(e, type) and issubclass(e, Exception)),
 )
 """What ONNX Runtime raises: its own exceptions share no base class below Exception."""
+
+_NO_MEMORY = ("bad_alloc", "allocate memory")
+"""How ONNX Runtime says that memory ran out: in the words of exceptions that say other things too."""
 
 _SUM_TOLERANCE = 0.02
 """How far class scores may be from summing to 1: int8 models requantize the softmax in steps of 1/256."""
@@ -39,7 +42,13 @@ class Runtime(Protocol):
     """Something that runs a bundle's model."""
 
     def infer(self, frames: Image) -> Inference:
-        """Frames uint8 ``[N, H, W, 3]`` BGR to scores and maps. ModelError when the model fails or talks nonsense."""
+        """Frames uint8 ``[N, H, W, 3]`` BGR to scores and maps. ModelError when the model fails or talks nonsense,
+        ShortageError when there is too little memory now."""
+
+
+def _meant(error: Exception, words: str) -> AgentError:
+    """A model that fails for want of memory has not failed itself."""
+    return ShortageError(words) if any(said in str(error) for said in _NO_MEMORY) else ModelError(words)
 
 
 class OnnxRuntime:
@@ -53,7 +62,7 @@ class OnnxRuntime:
         try:
             self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except _ERRORS as error:
-            raise ModelError(f"model {manifest.name} {manifest.version} does not load here: {error}") from error
+            raise _meant(error, f"model {manifest.name} {manifest.version} does not load here: {error}") from error
         self._input = manifest.input.name
         self._outputs = [manifest.output.scores, manifest.output.defect_map]
         self._classes = len(manifest.classes)
@@ -63,7 +72,7 @@ class OnnxRuntime:
         try:
             scores, maps = self._session.run(self._outputs, {self._input: frames})
         except _ERRORS as error:
-            raise ModelError(f"inference failed on a frame of shape {frames.shape}: {error}") from error
+            raise _meant(error, f"inference failed on a frame of shape {frames.shape}: {error}") from error
         return self._checked(scores, maps, len(frames))
 
     def _checked(self, scores: NDArray[np.float32], maps: NDArray[np.float32], count: int) -> Inference:

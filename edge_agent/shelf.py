@@ -88,11 +88,19 @@ class Shelf:
         return Installed(seen_serial=seen.seen_serial, seen_payload=seen.seen_payload)
 
     def remember(self, installed: Installed) -> None:
-        """Replace `installed.json` durably, and before it what was seen (also where that was torn)."""
+        """Replace `installed.json` durably, and before it what was seen (also where that was torn).
+
+        DeviceError when the disk refuses: then the old file stands.
+        """
         seen = SeenSerial(seen_serial=installed.seen_serial, seen_payload=installed.seen_payload).model_dump_json(indent=1)
-        if self._bytes(SEEN_NAME) != seen.encode():
-            write_durably(self._state / SEEN_NAME, seen.encode())
-        write_durably(self._state / INSTALLED_NAME, installed.model_dump_json(indent=1).encode())
+        try:
+            if self._bytes(SEEN_NAME) != seen.encode():
+                write_durably(self._state / SEEN_NAME, seen.encode())
+            write_durably(self._state / INSTALLED_NAME, installed.model_dump_json(indent=1).encode())
+        except OSError as error:
+            raise DeviceError(
+                f"{self._state / INSTALLED_NAME} cannot be written: {error.strerror}; is the disk full or read-only?"
+            ) from error
 
     def _bytes(self, name: str) -> bytes | None:
         """A file as it lies there; None when it cannot be read."""

@@ -27,9 +27,18 @@ class Worker:
         """Start the thread."""
         self._thread.start()
 
+    def ask_to_stop(self) -> None:
+        """End after the current step; do not wait for it."""
+        self._stopping.set()
+
+    @property
+    def alive(self) -> bool:
+        """Whether a step still goes on."""
+        return self._thread.is_alive()
+
     def stop(self, timeout_seconds: float | None = None) -> None:
         """End after the current step; waits at most ``timeout_seconds`` for it."""
-        self._stopping.set()
+        self.ask_to_stop()
         if self._thread.is_alive():
             self._thread.join(timeout_seconds)
 

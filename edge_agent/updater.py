@@ -19,7 +19,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from edge_agent.bundle import Bundle, check_recipe, open_bundle
-from edge_agent.errors import AgentError, BundleError, DeviceError, HubError, ModelError, TrustError
+from edge_agent.errors import AgentError, BundleError, DeviceError, HubError, ModelError, ShortageError, TrustError
 from edge_agent.inspecting import Active, Inspected, Loaded
 from edge_agent.runtime import Runtime
 from edge_agent.selftest import self_test
@@ -222,12 +222,17 @@ class Updater:
             self._forget_broken(installed.current)
 
     def _try_slot(self, slot: Slot) -> bool:
-        """Activate a slot from disk; False (and HOLD in its mode, if that is signed) when it is broken."""
+        """Activate a slot from disk; False (and HOLD in its mode, if that is signed) when it is broken.
+
+        ShortageError when there is too little memory for it now: it stays installed, for the next start.
+        """
         try:
             assignment, _ = check_assignment(slot.assignment.encode(), self._policy.root, self._policy.station, None)
             self._active = self._with(None, assignment)
             if slot.bundle is not None:
                 self._active = self._with(self._load(slot), assignment, self._try_challenger(slot))
+        except ShortageError:
+            raise
         except (BundleError, ModelError, DeviceError) as error:
             self._trouble(f"what was installed is broken: {error}")
             self._forget_broken(slot)
@@ -242,11 +247,14 @@ class Updater:
             return None
         try:
             self._begin_challenge(slot.challenger)
-        except OSError as error:  # uncounted it could kill this process again and again
+        except DeviceError as error:  # uncounted it could kill this process again and again
             self._trouble(f"challenger {slot.challenger[:12]} is left out: its start cannot be noted: {error}")
             return None
         try:
             return self._open(slot.challenger)
+        except ShortageError as error:
+            self._trouble(f"challenger {slot.challenger[:12]} is left out: {error}")
+            return None
         except (BundleError, ModelError, DeviceError) as error:
             self._trouble(f"challenger {slot.challenger[:12]} is broken: {error}")
             self._shelf.drop(TargetKind.BUNDLE, slot.challenger)
@@ -314,7 +322,10 @@ class Updater:
         part = self._shelf.staging_file(target.sha256)
         with part.open("wb") as into:
             self._transport.fetch(target.sha256, release.length, into)
-        data = part.read_bytes()
+        try:
+            data = part.read_bytes()
+        except MemoryError as error:
+            raise ShortageError(f"too little memory for the {release.length} bytes of {release.name}") from error
         check_bytes(data, release)
         self._shelf.put(kind, target.sha256, data, envelope)
 
@@ -335,11 +346,16 @@ class Updater:
         return loaded
 
     def _open(self, digest: str) -> Loaded:
-        """A bundle from the shelf with its own recipe."""
-        bundle = open_bundle(self._verified(TargetKind.BUNDLE, digest))
-        if bundle.manifest.product != self._policy.product:
-            raise BundleError(f"bundle is for product {bundle.manifest.product}, this station makes {self._policy.product}")
-        return Loaded(bundle, bundle.recipe, self._make_runtime(bundle.model, bundle.manifest))
+        """A bundle from the shelf with its own recipe. ShortageError when there is too little memory for it now."""
+        try:
+            bundle = open_bundle(self._verified(TargetKind.BUNDLE, digest))
+            if bundle.manifest.product != self._policy.product:
+                raise BundleError(
+                    f"bundle is for product {bundle.manifest.product}, this station makes {self._policy.product}"
+                )
+            return Loaded(bundle, bundle.recipe, self._make_runtime(bundle.model, bundle.manifest))
+        except MemoryError as error:
+            raise ShortageError(f"too little memory for bundle {digest[:12]}") from error
 
     def _load(self, slot: Slot) -> Loaded:
         loaded = self._open(str(slot.bundle))

@@ -6,6 +6,7 @@ verdict the hub has lost waits until that was sent again.
 """
 
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Generic
@@ -21,7 +22,7 @@ from inspection.contracts import PictureNote, Receipt, sha256_hex
 log = logging.getLogger(__name__)
 
 _IDLE_SECONDS = 0.5
-_BREATH_SECONDS = 0.01
+_BREATH_SECONDS, _BREATHS = 0.01, 2.0  # while the line runs: at least, and so many times as long as a batch took
 _MAX_RESENT = 10_000
 
 
@@ -114,6 +115,7 @@ class _Sender(Generic[T]):
         self.worker = Worker(f"upload of {name}", self._step)
 
     def _step(self) -> float:
+        began = time.monotonic()
         try:
             moved = self._lane.once()
         except HubError as error:
@@ -128,7 +130,7 @@ class _Sender(Generic[T]):
         )
         if not moved:
             return _IDLE_SECONDS
-        return _BREATH_SECONDS if self._journal.busy else 0.0
+        return max(_BREATH_SECONDS, _BREATHS * (time.monotonic() - began)) if self._journal.busy else 0.0
 
 
 def _confirmed(batch: Sequence[Pending], receipts: Sequence[Receipt]) -> list[str]:

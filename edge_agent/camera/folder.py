@@ -17,6 +17,7 @@ from edge_agent.errors import DeviceError, PictureError, UsageError
 from edge_agent.pictures import Image, decode
 
 _SCAN_SECONDS = 0.05
+_FORGET_SECONDS = 600.0
 _NOT_PICTURES = frozenset({".csv", ".json", ".txt", ".md"})
 
 
@@ -28,12 +29,14 @@ def printable(name: str) -> str:
 def read_picture(path: Path, *, max_bytes: int, max_pixels: int) -> tuple[Image | None, str | None]:
     """A picture file as (frame, why it cannot be judged): exactly one of the two is None unless it is black."""
     try:
-        with path.open("rb") as file:
-            data = file.read(max_bytes + 1)  # one more than allowed: `decode` refuses it without all of it in memory
+        with path.open("rb") as file:  # one byte more than allowed: `decode` refuses it without all of it in memory
+            data = file.read(min(os.fstat(file.fileno()).st_size, max_bytes) + 1)
         image = decode(data, max_bytes=max_bytes, max_pixels=max_pixels)
+        return image, look(image)
     except (PictureError, OSError) as error:
         return None, f"{printable(path.name)}: {error}"
-    return image, look(image)
+    except MemoryError:
+        return None, f"{printable(path.name)}: this computer has too little memory for this picture; make it smaller"
 
 
 def read_picture_timed(path: Path, *, max_bytes: int, max_pixels: int) -> tuple[Image | None, str | None, float]:
@@ -57,7 +60,9 @@ class FolderCamera:
         loop: bool = False,
         max_bytes: int,
         max_pixels: int,
+        forget_seconds: float = _FORGET_SECONDS,
     ) -> None:
+        """``forget_seconds``: a file that was missing for so long at two looks is no longer known by its name."""
         if not folder.is_dir():
             raise UsageError(f"camera folder {folder} does not exist; create it or correct --camera folder:DIR")
         self._folder = folder.absolute()
@@ -65,6 +70,9 @@ class FolderCamera:
         self._loop = loop
         self._limits = {"max_bytes": max_bytes, "max_pixels": max_pixels}
         self._queue: deque[str] = deque()
+        self._forget_seconds = forget_seconds
+        self._here: set[str] = set(delivered)
+        self._look_at = time.monotonic() + forget_seconds
         self._count = 0
         self._last_error: str | None = None
 
@@ -88,6 +96,16 @@ class FolderCamera:
             raise DeviceError(f"camera folder {self._folder} cannot be read: {error}; is it mounted?") from error
         pictures = (n for n in names if Path(n).suffix.lower() not in _NOT_PICTURES)
         self._queue.extend(sorted(n for n in pictures if self._loop or printable(n) not in self._delivered))
+        if time.monotonic() >= self._look_at:
+            self._forget({printable(n) for n in names})
+
+    def _forget(self, here: set[str]) -> None:
+        """Names that are gone now and were gone at the last look: else whoever takes judged files away makes this grow.
+
+        Twice, since a share that is away for a moment may look like an empty folder.
+        """
+        self._delivered &= here | self._here
+        self._here, self._look_at = here, time.monotonic() + self._forget_seconds
 
     def _read(self, name: str) -> Frame:
         image, fault, decode_ms = read_picture_timed(self._folder / name, **self._limits)

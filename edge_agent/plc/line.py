@@ -123,8 +123,10 @@ class PlcLine:
         with self._changed:
             machine, took, fault = self._handshake, sorted(self._exchanges_ms), self._fault
             return {
+                "kind": "plc",
+                "ok": machine.linked,
+                "controller": self._name,
                 "connected": machine.linked,
-                "last_fault": fault,
                 "heartbeat": machine.outputs.heartbeat,
                 "exchanges": self._exchanges,
                 "round_trip_ms_p50": _share(took, 0.5),
@@ -134,6 +136,7 @@ class PlcLine:
                 "missed": machine.missed,
                 "overruns": machine.overruns,
                 "losses": self._losses,
+                "failure": fault,
             }
 
     @property

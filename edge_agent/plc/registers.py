@@ -51,6 +51,7 @@ class Code(IntEnum):
     MODEL = 4
     MISFIT = 5
     LATE = 6
+    NO_MEMORY = 7
     OTHER = 99
     LINK_LOST = 100
     NOT_JUDGING = 101
@@ -155,6 +156,7 @@ CODE_MEANINGS = {
     Code.MODEL: "the model failed",
     Code.MISFIT: "model, recipe and picture do not fit one another",
     Code.LATE: "the verdict came later than the takt",
+    Code.NO_MEMORY: "the computer had too little memory for the picture",
     Code.OTHER: "another error; the station's page says which",
     Code.LINK_LOST: "the connection was lost while a part was inspected or its result not acknowledged: no result comes",
     Code.NOT_JUDGING: "no error: the station collects, or is in shadow, or is shown known parts, and answers nobody",

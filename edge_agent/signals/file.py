@@ -1,6 +1,9 @@
-"""A file as signal: JSON lines another program follows. Each line is flushed before the next part is looked at."""
+"""A file as signal: JSON lines another program follows. Each line is there, whole, before the next part is looked at."""
 
+import errno
 import json
+import os
+from io import FileIO
 from pathlib import Path
 
 from edge_agent.errors import DeviceError
@@ -32,7 +35,15 @@ class FileSignal:
 
     def _append(self, line: dict[str, str]) -> None:
         try:
-            with self._path.open("a", encoding="utf-8") as out:
-                out.write(json.dumps(line) + "\n")
+            with self._path.open("ab", buffering=0) as out:
+                _write_whole(out, (json.dumps(line) + "\n").encode())
         except OSError as error:
             raise DeviceError(f"signal file {self._path} cannot be written: {error}; the line was not told") from error
+
+
+def _write_whole(out: FileIO, line: bytes) -> None:
+    """All of it or nothing: on a disk that is full half-way the next line must not follow on half a line."""
+    before = os.fstat(out.fileno()).st_size
+    if out.write(line) < len(line):
+        os.ftruncate(out.fileno(), before)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

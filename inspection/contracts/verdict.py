@@ -77,6 +77,7 @@ class ErrorCode(StrEnum):
     MODEL = "model"
     MISFIT = "misfit"
     LATE = "late"
+    NO_MEMORY = "no_memory"
 
 
 class Verdict(Contract):

@@ -376,7 +376,7 @@ def test_a_challenger_whose_start_cannot_be_noted_is_left_out(device: Device, mo
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Shelf, "remember", full)
+        patch.setattr("edge_agent.shelf.write_durably", full)
         assert (device.boot().runs, challenges(device)) == (sha256_hex(ONE), False)
     assert challenges(device.polled())
     assert device.updater.installed.challenger_starts == 2

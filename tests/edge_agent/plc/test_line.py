@@ -220,12 +220,14 @@ def test_the_status_page_hears_how_the_line_is(modbus: ModbusController) -> None
         line.begin(request_of(line))
         line.tell(verdict())
         found = line.health()
+        assert (found["ok"], found["failure"]) == (True, None)
         assert (found["connected"], found["accepted"], found["results"], found["missed"]) == (True, 1, 1, 0)
         assert 0 < float(found["round_trip_ms_p50"] or 0) <= float(found["round_trip_ms_p99"] or 0)
         modbus.stop()
         wait(lambda: not connected(line), "the loss is noticed")
-        assert "PLC 127.0.0.1" in str(line.health()["last_fault"])
+        assert "PLC 127.0.0.1" in str(line.health()["failure"])
         assert line.health()["losses"] == 1
+        assert line.health()["ok"] is False
 
 
 def test_closing_twice_or_without_a_controller_is_an_end() -> None:
