@@ -132,7 +132,7 @@ def _imaging(health: Health) -> list[str]:
 
 
 def _said(health: Health) -> str:
-    return str(next((health[key] for key in ("text", "last_fault", "problem") if health.get(key)), ""))
+    return str(next((health[key] for key in ("text", "last_fault", "problem", "failure") if health.get(key)), ""))
 
 
 def hub_line(now: Snapshot, hub: str, every_seconds: float) -> Line:

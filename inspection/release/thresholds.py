@@ -4,24 +4,30 @@ Invariants: thresholds lie strictly between observed scores and strictly inside 
 last digit; only validation scores are read, never golden ones; ``inconclusive <= ng``.
 
 The rule. A candidate threshold is the middle of the gap between two neighbouring scores (and of the gaps to 0 and to 1).
-1. ``ng`` is the candidate of least expected cost among those within both limits on validation, or, when none is, of
-   least cost among all (the gate will then say so). Equal costs: the widest gap.
+1. ``ng`` is the candidate whose gap holds the score at which rejecting costs as much as passing by a logistic fit of all
+   validation scores (Platt 1999; the defects' share of the line weighs in), where it is within both limits on validation.
+   Two numbers fitted to every part vary less than the place of the last defective one.
+   Otherwise, or where there is no such fit, it is the candidate of least expected cost among those within both limits, or,
+   when none is, of least cost among all (the gate will then say so). Equal costs: the widest gap.
 2. ``inconclusive`` is at first the lower quarter of the gap that holds ``ng``: no validation part is there, so a score
    there is unlike anything seen. Where validation escape at ``ng`` is above its limit (no candidate meets both), the edge
    moves down to the lowest candidate whose validation overkill is within its limit: doubtful parts go to people instead of
    passing, and everything that is not OK counts as a rejection.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import expit, logit
 
 from inspection.contracts import ANY_DEFECT, Band, Limits, Recipe
 from inspection.data.product import Product
 from inspection.errors import UsageError
 
+_LEAST = 1e-6  # scores nearer to 0 or 1 are all the same to the fit
 Floats = npt.NDArray[np.float64]
 Truth = npt.NDArray[np.bool_]
 
@@ -74,8 +80,24 @@ def sweep(scores: Floats, defective: Truth) -> Sweep:
     )
 
 
-def _choose_ng(curve: Sweep, limits: Limits, cost: Floats) -> int:
+def _even(scores: Floats, defective: Truth, log_odds: float) -> float | None:
+    """The score whose fitted log-odds of a defect are ``log_odds``; None without parts of both kinds, or when the fit says
+    that defective parts score lower."""
+    from sklearn.linear_model import LogisticRegression
+
+    if defective.all() or not defective.any():
+        return None
+    fitted = LogisticRegression().fit(logit(np.clip(scores, _LEAST, 1 - _LEAST))[:, None], defective)
+    slope, offset = float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
+    return float(expit((log_odds - offset) / slope)) if slope > 0 else None
+
+
+def _choose_ng(curve: Sweep, limits: Limits, cost: Floats, even: float | None) -> int:
     allowed = (curve.escape_rate <= limits.escape_rate) & (curve.overkill_rate <= limits.overkill_rate)
+    if even is not None:
+        holds = min(int(np.searchsorted(curve.high, even)), len(curve.high) - 1)
+        if allowed[holds]:
+            return holds
     if not allowed.any():
         allowed = np.ones_like(allowed)
     cheapest = np.isclose(cost, cost[allowed].min()) & allowed
@@ -132,14 +154,20 @@ def calibrate(
         good_class=product.good_class,
         region=product.region,
         tiling=product.tiling,
-        thresholds={ANY_DEFECT: _band(sweep(total, bad), product, defect_share)},
+        thresholds={ANY_DEFECT: _band(total, bad, product, defect_share)},
         limits=product.limits,
         costs=product.costs,
     )
 
 
-def _band(curve: Sweep, product: Product, defect_share: float | None) -> Band:
-    share = curve.defective / (curve.defective + curve.good) if defect_share is None else defect_share
-    cost = product.costs.escape * share * curve.escape_rate + product.costs.overkill * (1 - share) * curve.overkill_rate
-    ng = _choose_ng(curve, product.limits, cost)
+def _band(scores: Floats, defective: Truth, product: Product, defect_share: float | None) -> Band:
+    curve, costs = sweep(scores, defective), product.costs
+    here = curve.defective / (curve.defective + curve.good)
+    share = here if defect_share is None else defect_share
+    cost = costs.escape * share * curve.escape_rate + costs.overkill * (1 - share) * curve.overkill_rate
+    even = None
+    if 0 < here < 1 and 0 < share < 1 and costs.escape > 0 and costs.overkill > 0:
+        rarer = float(logit(here) - logit(share))  # the fit has seen the validation side's share of defects
+        even = _even(scores, defective, rarer + math.log(costs.overkill / costs.escape))
+    ng = _choose_ng(curve, product.limits, cost, even)
     return Band(inconclusive=_inconclusive(curve, product.limits, ng), ng=float(curve.thresholds[ng]))

@@ -96,7 +96,6 @@ class ModbusController:
         self.port = free_port()
         self.memory = [0] * REGISTERS
         self.wrong: list[str] = []
-        self.writes: list[tuple[int, int]] = []  # address and first value
         self.silent = False
         self.refuse = False
         self._server: Any = None
@@ -150,7 +149,6 @@ class ModbusController:
     def _written(self, address: int, values: list[int]) -> None:
         before = self.memory[100]
         self.memory[address : address + len(values)] = values
-        self.writes.append((address, values[0]))
         status = self.memory[100]
         if bool(status & OK) == bool(status & NG):
             self.wrong.append(f"OK and NG are both {bool(status & OK)}")

@@ -50,6 +50,30 @@ def test_dear_escapes_pull_the_threshold_down() -> None:
     assert band(good, bad, costs={"escape": 1.0, "overkill": 10.0}, **loose).ng > 0.5
 
 
+def drawn(rng: np.random.Generator, count: int, middle: float) -> np.ndarray:
+    """Scores whose log-odds are normal, as those of networks are, roughly."""
+    return 1 / (1 + np.exp(-rng.normal(middle, 2.0, count)))
+
+
+def test_new_parts_cost_less_than_by_the_last_defects_place() -> None:
+    """Over many small validation sets, on parts nobody has seen: against the threshold of least cost on validation."""
+    rng = np.random.default_rng(0)
+    new_good, new_bad = drawn(rng, 5000, -3.0), drawn(rng, 5000, 3.0)
+
+    def cost(threshold: float) -> float:
+        return 10 * float((new_bad < threshold).mean()) + float((new_good >= threshold).mean())
+
+    ours, least = [], []
+    for _ in range(40):
+        good, bad = drawn(rng, 60, -3.0), drawn(rng, 40, 3.0)
+        limits = Limits(escape_rate=1.0, overkill_rate=1.0)
+        ours.append(cost(band(good.tolist(), bad.tolist(), costs={"escape": 10.0, "overkill": 1.0}, limits=limits).ng))
+        curve = sweep(np.concatenate([good, bad]), np.repeat([False, True], [60, 40]))
+        spent = 10 * curve.escapes + curve.overkills
+        least.append(cost(float(curve.thresholds[int(np.argmin(spent))])))
+    assert np.mean(ours) < 0.9 * np.mean(least)
+
+
 def test_limits_come_before_costs() -> None:
     """An overkill limit of nought forbids what the cost ratio would like."""
     limits = Limits(escape_rate=0.5, overkill_rate=0.0)

@@ -123,7 +123,7 @@ class Believer:
         assert self.edges == self.line.edges == self.line.accepted + self.line.missed
 
 
-@settings(max_examples=300)
+@settings(max_examples=200)
 @given(st.lists(EVENTS, max_size=60))
 def test_whatever_happens_an_ok_is_about_its_own_part_and_every_edge_is_counted(events: list[tuple[str, int]]) -> None:
     """OK or NG, never both; OK only while its result waits; ready only when idle; edges = accepted + missed."""
