@@ -110,7 +110,7 @@ class Length(NamedTuple):
     warm_student: int
 
 
-RENDERED, PHOTOGRAPHED = Length(8, 6, 12, 10), Length(12, 8, 16, 14)
+RENDERED, PHOTOGRAPHED = Length(10, 7, 14, 11), Length(12, 8, 16, 14)
 
 
 def _product(name: str, schedule: Schedule, size: int, limits: Limits, ask: int, length: Length) -> Product:
