@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import httpx
 from huggingface_hub.constants import ENDPOINT
@@ -101,19 +101,7 @@ def _given(**values: Any) -> Mapping[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-class Length(NamedTuple):
-    """How many epochs: of a teacher and a student that start anew, and of those that go on from the champion's weights."""
-
-    teacher: int
-    warm_teacher: int
-    student: int
-    warm_student: int
-
-
-RENDERED, PHOTOGRAPHED = Length(10, 7, 14, 11), Length(12, 8, 16, 14)
-
-
-def _product(name: str, schedule: Schedule, size: int, limits: Limits, ask: int, length: Length) -> Product:
+def _product(name: str, schedule: Schedule, size: int, limits: Limits, ask: int) -> Product:
     return Product(
         name=name,
         good_class=schedule.good_class,
@@ -124,18 +112,14 @@ def _product(name: str, schedule: Schedule, size: int, limits: Limits, ask: int,
             pretrained="none",
             height=size,
             width=size,
-            epochs=length.teacher,
-            warm_epochs=length.warm_teacher,
-            patience=length.teacher,
+            epochs=12,
+            warm_epochs=8,
+            patience=12,
             learning_rate=1.5e-3,
             warm_start=True,
         ),
         student=StudentPlan(
-            epochs=length.student,
-            warm_epochs=length.warm_student,
-            learning_rate=4e-3,
-            max_balanced_accuracy_drop=0.03,
-            min_agreement=0.95,
+            epochs=16, warm_epochs=14, learning_rate=4e-3, max_balanced_accuracy_drop=0.03, min_agreement=0.95
         ),
         collect=CollectPlan(max_tasks_per_run=ask, max_open_tasks=2 * ask, audit_share=0.5, disagree_share=0.3),
         retrain=RetrainPlan(min_new_labels=round(0.85 * ask)),
@@ -151,8 +135,8 @@ def rendered_plan() -> Plan:
     that rejects one good part in ten must not end the demo (12 of 53 are within 35 %).
     """
     schedule = rendered_schedule(SEED, STATIONS, SIZES, look=LOOK)
-    ask = 320
-    product = _product("lid", schedule, 96, Limits(escape_rate=0.25, overkill_rate=0.35), ask, RENDERED)
+    ask = 400
+    product = _product("lid", schedule, 112, Limits(escape_rate=0.25, overkill_rate=0.35), ask)
     return Plan(product, schedule, STATIONS, SEED, "rendered", 0.15, ask)
 
 
@@ -189,7 +173,7 @@ def images_plan(directory: Path, good: str) -> Plan:
     schedule = images_schedule(directory, good, STATIONS, seed=SEED)
     ask = min(320, len(schedule.before) + len(schedule.pool))
     size = _working_size(directory, schedule)
-    product = _product("pictures", schedule, size, Limits(escape_rate=1.0, overkill_rate=1.0), ask, PHOTOGRAPHED)
+    product = _product("pictures", schedule, size, Limits(escape_rate=1.0, overkill_rate=1.0), ask)
     by_lot = product.retrain.model_copy(update={"group_by": "lot"})
     product = product.model_copy(update={"retrain": by_lot, "costs": Costs(escape=3.0)})
     schedule = replace(schedule, notes=(*schedule.notes, _NO_LIMITS))
