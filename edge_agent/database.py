@@ -23,6 +23,7 @@ DATABASE_NAME = "journal.db"
 
 _WAIT_SECONDS = 10.0
 _LONGEST_LOG_PAGES = 20_000  # 80 MB: only where nobody calls `checkpoint`
+_LONG_LOG_PAGES = 2_000  # 8 MB: from here on writers are held up for a moment, else a busy one never lets it begin anew
 _FULL_BELOW_BYTES = 1024 * 1024
 _NO_ROOM_TO_OPEN = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN})
 T = TypeVar("T")
@@ -163,16 +164,27 @@ class Database:
         return int(str(rows[0][0])) if rows and rows[0][0] is not None else 0
 
     def checkpoint(self) -> None:
-        """Fold the write-ahead log back into the file, where nobody is in the way. DeviceError when the disk refuses."""
+        """Fold the write-ahead log back into the file, where nobody is in the way. DeviceError when the disk refuses.
+
+        The log begins anew at the first write that finds all of it folded back. Where writes never pause, the last few
+        pages are folded back while no write goes on.
+        """
         with self._checkpointing:
-            try:
-                self._checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-            except sqlite3.Error as error:
-                raise DeviceError(f"journal cannot be folded back: {error}; is the disk full?") from error
+            if self._fold() > _LONG_LOG_PAGES:
+                with self._lock:
+                    self._fold()
+
+    def _fold(self) -> int:
+        """Returns how many pages the log had as this began."""
+        try:
+            _, pages, _ = self._checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        except sqlite3.Error as error:
+            raise DeviceError(f"journal cannot be folded back: {error}; is the disk full?") from error
+        return int(pages)
 
     def close(self) -> None:
         """Close the file."""
-        with self._lock, self._reading, self._checkpointing:
+        with self._checkpointing, self._lock, self._reading:  # in the order in which `checkpoint` takes them
             self._checkpointer.close()
             self._reader.close()
             self._connection.close()

@@ -126,9 +126,11 @@ def s3(object_store: "ObjectStore", monkeypatch: pytest.MonkeyPatch) -> "Iterato
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """With ESCAPEMENT_NO_SKIPS a skip is a failure, except where only the real pictures are missing."""
+    """With ESCAPEMENT_NO_SKIPS a skip is a failure, except for what no package installs: real pictures, the right to
+    mount."""
     report = yield
-    if os.environ.get("ESCAPEMENT_NO_SKIPS") and report.skipped and "real_data" not in item.keywords:
+    may_skip = {"real_data", "mounts"} & set(item.keywords)
+    if os.environ.get("ESCAPEMENT_NO_SKIPS") and report.skipped and not may_skip:
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid} was skipped where nothing may skip: {report.longrepr}"
     return report
