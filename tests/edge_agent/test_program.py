@@ -296,7 +296,9 @@ def test_bench_refuses_a_size_that_is_none(size: str, tmp_path: Path) -> None:
     agent("bench", tmp_path / "bundle.tar", "--size", size, code=2)
 
 
-@pytest.mark.parametrize("command", ["enrol", "run", "replay", "passport", "status", "requeue", "doctor", "bench"])
+@pytest.mark.parametrize(
+    "command", ["enrol", "run", "settings", "replay", "passport", "status", "requeue", "doctor", "bench"]
+)
 def test_help_has_an_example(command: str) -> None:
     """Each command shows how it is called."""
     assert f"edge-agent {command} " in " ".join(agent(command, "--help").split("Example:")[1].split())
