@@ -1,0 +1,5 @@
+"""`python -m inspection.cli`."""
+
+from inspection.cli import main
+
+main()

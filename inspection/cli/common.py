@@ -1,0 +1,87 @@
+"""What the commands share: options, the store, what is printed, how a process ends."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from inspection.errors import EscapementError, UsageError
+from inspection.settings import Settings, default_state, load_settings
+
+if TYPE_CHECKING:
+    from inspection.release.gate import GateAnswer
+    from inspection.store.session import Store
+
+EXIT_FAILED, EXIT_USAGE, EXIT_GATE_FAIL, EXIT_GATE_INSUFFICIENT = 1, 2, 3, 4
+OUR_PACKAGES = frozenset({"inspection", "pipelines", "edge_agent"})
+
+state_option = click.option(
+    "--state",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=None,
+    help="Folder that holds everything. Default: $ESCAPEMENT_STATE, else ./state.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for a script to read.")
+
+
+class Group(click.Group):
+    """Errors of ours end with their sentence and exit code, never with a traceback; so does what is not installed."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; end the process where it cannot be done."""
+        try:
+            return super().invoke(ctx)
+        except EscapementError as error:
+            click.echo(f"error: {error}", err=True)
+            sys.exit(EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILED)
+        except ModuleNotFoundError as error:
+            missing = (error.name or "").partition(".")[0]
+            if not missing or missing in OUR_PACKAGES:
+                raise
+            click.echo(
+                f"error: this needs the server side, and {missing} is not installed here: run `make install` in the "
+                "checkout, or `pip install '.[server,train]'` there",
+                err=True,
+            )
+            sys.exit(EXIT_FAILED)
+
+
+def settings_of(state: Path | None) -> Settings:
+    """Of the folder given, else of the one the environment names."""
+    return load_settings(state or default_state(os.environ), os.environ)
+
+
+@contextmanager
+def opened_store(settings: Settings) -> Iterator["Store"]:
+    """The store, closed at the end."""
+    from inspection.store.session import Store
+
+    with Store.open(settings.database_url, settings.blob_url) as store:
+        yield store
+
+
+def show(value: Any, as_json: bool, words: str) -> None:
+    """The value for a script, or the words for a person."""
+    click.echo(json.dumps(value, indent=1, default=str) if as_json else words)
+
+
+def show_all(found: Sequence[Any], as_json: bool, none: str) -> None:
+    """Each one, or the word for none."""
+    words = "\n".join(one.in_words() for one in found) or none
+    show([one.model_dump(mode="json") for one in found], as_json, words)
+
+
+def narrator(as_json: bool) -> Callable[[str], None]:
+    """Tells a person what is going on: on standard error where a script reads standard output."""
+    return lambda words: click.echo(words, err=as_json)
+
+
+def end_by(answer: "GateAnswer") -> None:
+    """End the process by a gate's answer."""
+    codes = {"PASS": 0, "FAIL": EXIT_GATE_FAIL, "INSUFFICIENT": EXIT_GATE_INSUFFICIENT}
+    sys.exit(codes[answer.answer.value])

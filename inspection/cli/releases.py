@@ -1,0 +1,137 @@
+"""The commands from a snapshot to the stations: train, build, gate, sign, roll out."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from inspection.cli.common import end_by, json_option, narrator, opened_store, settings_of, show, state_option
+
+
+@click.command()
+@click.option("--snapshot", default=None, help="A snapshot's id. Default: make one of all labels of --product.")
+@click.option("--product", "product_name", default=None, help="Default: the product of --snapshot.")
+@click.option("--images", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Try a folder, no server.")
+@click.option("--good", default=None, help="With --images: the name of the good class.")
+@click.option("--backbone", default=None, help="Any timm name: resnet18, convnext_tiny, ... Default: the product's.")
+@click.option("--pretrained", default=None, help='"hub", "none", or a file of weights. Default: the product\'s.')
+@click.option("--epochs", type=click.IntRange(1), default=None)
+@click.option("--size", type=click.IntRange(32), default=None, help="Side of the network's input in pixels.")
+@state_option
+@json_option
+def train(state: Path | None, as_json: bool, images: Path | None, good: str | None, **options: Any) -> None:
+    """Train a teacher and ask gate 1. Example: inspection train --images photos/ --good ok --backbone resnet18"""
+    from inspection.stages.try_out import train_from_images, train_snapshot
+
+    say = narrator(as_json)
+    if images is not None:
+        outcome = train_from_images(images, good, options, say)
+    else:
+        settings = settings_of(state)
+        with opened_store(settings) as store:
+            outcome = train_snapshot(settings, store, options, say)
+    show(outcome.as_dict(), as_json, outcome.in_words())
+    end_by(outcome.gate)
+
+
+@click.command("build-bundle")
+@click.argument("run")
+@state_option
+@json_option
+def build_bundle(run: str, state: Path | None, as_json: bool) -> None:
+    """Distil, export, quantize and pack the model of an MLflow run. Example: inspection build-bundle 3f2a..."""
+    from inspection.stages.candidate import load_candidate
+
+    settings = settings_of(state)
+    candidate = load_candidate(settings, run)
+    from inspection.stages.shrink import build  # loads torch: a wrong name is told before that
+
+    with opened_store(settings) as store:
+        made = build(settings, store, candidate, narrator(as_json))
+    show(made.model_dump(mode="json"), as_json, f"bundle {made.bundle}\n{made.bundle_file}")
+
+
+@click.command()
+@click.argument("bundle")
+@state_option
+@json_option
+def gate(bundle: str, state: Path | None, as_json: bool) -> None:
+    """Ask gate 2: the bundle itself, on the agent's own runtime, on the golden parts. Example: inspection gate 9c41..."""
+    from inspection.stages.candidate import candidate_of_bundle
+
+    settings = settings_of(state)
+    candidate = candidate_of_bundle(settings, bundle)
+    from inspection.stages.prove import prove  # loads torch: a wrong name is told before that
+
+    with opened_store(settings) as store:
+        answer = prove(settings, store, candidate, who="command line").gate_2
+    assert answer is not None  # noqa: S101 - prove() sets it
+    show(answer.model_dump(mode="json"), as_json, answer.why)
+    end_by(answer)
+
+
+@click.command()
+@click.argument("bundle")
+@state_option
+@json_option
+def sign(bundle: str, state: Path | None, as_json: bool) -> None:
+    """Sign a bundle that passed gate 2, and its recipe. Example: inspection sign 9c41..."""
+    from inspection.stages import deploy
+    from inspection.stages.candidate import candidate_of_bundle
+
+    settings = settings_of(state)
+    with opened_store(settings) as store:
+        digest, recipe = deploy.sign(settings, store, candidate_of_bundle(settings, bundle))
+    show({"bundle": digest, "recipe": recipe}, as_json, f"signed bundle {digest}\nsigned recipe {recipe}")
+
+
+@click.group()
+def rollout() -> None:
+    """Move a signed bundle to the stations, group by group, and back."""
+
+
+@rollout.command("start")
+@click.argument("bundle")
+@click.option("--group", "groups", multiple=True, help="Stations of a group, comma separated; repeat in order.")
+@state_option
+def rollout_start(bundle: str, groups: tuple[str, ...], state: Path | None) -> None:
+    """Begin a rollout. The first group gets the bundle now, each later one when `watch` finds the one before has proved it.
+
+    Example: inspection rollout start 9c41... --group S1 --group S2,S3
+    """
+    from inspection.stages import deploy
+    from inspection.stages.candidate import candidate_of_bundle
+
+    settings = settings_of(state)
+    chosen = [[name.strip() for name in group.split(",")] for group in groups] or None
+    with opened_store(settings) as store:
+        candidate = candidate_of_bundle(settings, bundle)
+        number = deploy.start(settings, store, candidate, who="command line", why="started by hand", groups=chosen)
+    click.echo(f"rollout {number} is running; `inspection rollout status --product {candidate.product}` shows it")
+    click.echo(
+        "Later groups move on when the flow `watch` runs (`inspection up` serves it on the product's schedule), or now by "
+        f"hand: PREFECT_API_URL={settings.prefect_url}/api prefect deployment run roll-out/{candidate.product}"
+    )
+
+
+def _rollout_command(name: str, doc: str) -> None:
+    @rollout.command(name, help=doc)
+    @click.option("--product", "product_name", required=True)
+    @state_option
+    @json_option
+    def command(product_name: str, state: Path | None, as_json: bool) -> None:
+        from inspection.stages import fleet
+
+        settings = settings_of(state)
+        with opened_store(settings) as store:
+            view = fleet.COMMANDS[name](settings, store, product_name)
+        show(view.model_dump(mode="json"), as_json, view.in_words())
+
+
+_rollout_command("pause", "Assign nothing further until resumed. Example: inspection rollout pause --product lid")
+_rollout_command("resume", "Carry on. Example: inspection rollout resume --product lid")
+_rollout_command("abort", "Emergency stop: every moved station goes back. Example: inspection rollout abort --product lid")
+_rollout_command("status", "Show the newest rollout. Example: inspection rollout status --product lid --json")
+
+
+COMMANDS = (train, build_bundle, gate, sign, rollout)
