@@ -7,14 +7,12 @@ from collections import deque
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from edge_agent.camera.imaging import Reference, focus_of, saturated_share, shift_of
+from edge_agent.camera.imaging import Reference, focus_of, sampled, saturated_share, shift_of
 from edge_agent.pictures import Image
 
 BLACK_LEVEL = 8
 """A frame whose brightest samples are at or below this (of 255) shows nothing: lamp or lens cap."""
 _BRIGHT_SHARE = 1e-3  # so many samples may be brighter in a black frame: hot pixels of a warm sensor
-_SAMPLES = 20_000
-_HASHED_BYTES = 400_000
 _REMEMBERED = 16
 _SURE = 0.1  # a correlation below this says that the pictures have nothing in common, not where they lie
 
@@ -30,21 +28,21 @@ class GuardLimits(BaseModel):
     max_shift_pixels: float | None = Field(default=None, gt=0)
 
 
-def fast_hash(image: Image) -> int:
-    """CRC-32 of every n-th row: tells a repeated buffer from a new exposure (a real sensor always has noise)."""
-    step = max(1, image.size // _HASHED_BYTES)
-    return zlib.crc32(np.ascontiguousarray(image[::step]).data)
-
-
 def look(image: Image) -> str | None:
     """Why one frame by itself cannot be judged, or None."""
-    if image.size == 0 or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        return f"frame of shape {image.shape} {image.dtype} is not a colour picture; check the camera's pixel format"
-    step = max(1, int((image.size / 3 / _SAMPLES) ** 0.5))
-    samples = image[::step, ::step]
-    if np.count_nonzero(samples > BLACK_LEVEL) <= _BRIGHT_SHARE * samples.size:
-        return "frame is black; check the lamp, the lens cap and the exposure"
-    return None
+    return _unlike_a_picture(image) or _black(sampled(image))
+
+
+def _unlike_a_picture(image: Image) -> str | None:
+    if image.size > 0 and image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8:
+        return None
+    return f"frame of shape {image.shape} {image.dtype} is not a colour picture; check the camera's pixel format"
+
+
+def _black(samples: Image) -> str | None:
+    if np.count_nonzero(samples > BLACK_LEVEL) > _BRIGHT_SHARE * samples.size:
+        return None
+    return "frame is black; check the lamp, the lens cap and the exposure"
 
 
 class StreamGuard:
@@ -58,10 +56,14 @@ class StreamGuard:
 
     def check(self, image: Image) -> str | None:
         """Why this frame cannot be judged, or None."""
-        fault = look(image) or self._wrong_size(image) or self._frozen(fast_hash(image)) or self._too_bright(image)
+        fault = _unlike_a_picture(image) or self._fault_of(image, sampled(image))
         if fault is not None or self._reference is None:
             return fault
         return self._blurred(image, self._reference) or self._displaced(image, self._reference)
+
+    def _fault_of(self, image: Image, samples: Image) -> str | None:
+        # Black first: a capture card without a signal gives black frames of any size, and the first frame fixes the size.
+        return _black(samples) or self._wrong_size(image) or self._frozen(samples) or self._too_bright(samples)
 
     def _wrong_size(self, image: Image) -> str | None:
         found = (image.shape[0], image.shape[1])
@@ -70,16 +72,18 @@ class StreamGuard:
             return None
         return f"frame is {found[1]} x {found[0]}, expected {self._size[1]} x {self._size[0]}; check the camera's settings"
 
-    def _frozen(self, value: int) -> str | None:
-        """Not only the last frame again: drivers that hang hand out their few buffers in turn."""
+    def _frozen(self, samples: Image) -> str | None:
+        """A repeated buffer, not a new exposure (a real sensor always has noise); not only the last frame again: drivers
+        that hang hand out their few buffers in turn."""
+        value = zlib.crc32(samples.data)
         again = self._seen.count(value) + 1
         self._seen.append(value)
         if again < self._limits.frozen_frames:
             return None
         return f"camera is frozen: the same frame for the {again}. time; check its cable and power"
 
-    def _too_bright(self, image: Image) -> str | None:
-        share = saturated_share(image)
+    def _too_bright(self, samples: Image) -> str | None:
+        share = saturated_share(samples)
         if share <= self._limits.max_saturated_share:
             return None
         return f"frame is saturated ({share:.0%} of it is white); check exposure, lamp and stray light"

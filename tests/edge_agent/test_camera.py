@@ -159,6 +159,7 @@ def test_a_frozen_stream_is_a_fault_until_it_moves() -> None:
 def test_another_size_is_a_fault() -> None:
     """The first frame fixes the size."""
     guard = StreamGuard()
+    assert "black" in str(guard.check(np.zeros((480, 640, 3), np.uint8))), "no signal has no size"
     assert guard.check(picture(1)) is None
     assert "expected 64 x 48" in (guard.check(picture(1, size=(64, 48))) or "")
 
