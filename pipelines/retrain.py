@@ -172,16 +172,15 @@ def _record(context: Context, product: str, newest_label: int, stage: str, why: 
 @flow(name="retrain", flow_run_name=run_name)
 def retrain(product: str, force: bool = False) -> State[Any]:
     """Retrain ``product`` if it is due (``force``: in any case); the final state's name says what was decided."""
-    log = get_run_logger()
-    due = look_for_labels(product)
-    log.info("%s", due.why)
-    if not (due.due or force):
-        return Completed(name="NotDue", message=due.why)
     with open_context() as context, ExitStack() as held:
-        try:
+        try:  # before looking: what another run is at work on needs no look, and would be due a second time
             held.enter_context(hold(context.store, f"retrain/{product}", context.holder, ttl_seconds=LEASE_SECONDS))
         except LeaseError as busy:
             return Completed(name="Skipped", message=str(busy))
+        due = look_for_labels(product)
+        get_run_logger().info("%s", due.why)
+        if not (due.due or force):
+            return Completed(name="NotDue", message=due.why)
         try:
             check_ready(context.store, product)
         except UsageError as missing:
