@@ -23,5 +23,9 @@ class DeployGraph(nn.Module):
 
     def forward(self, frame: Tensor) -> tuple[Tensor, Tensor]:
         """See the class."""
-        logits, map_logits = self.net(self.preprocess(frame))
+        return self.judge(self.preprocess.reduce(frame))
+
+    def judge(self, reduced: Tensor) -> tuple[Tensor, Tensor]:
+        """The same for a frame that `Preprocess.reduce` has seen."""
+        logits, map_logits = self.net(self.preprocess.normalize(self.preprocess.fit(reduced)))
         return torch.softmax(logits.float(), dim=1), defect_map(map_logits, self.good_index)

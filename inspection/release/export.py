@@ -11,14 +11,23 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from inspection.errors import BundleError
 from inspection.models.deploy import DeployGraph
+from inspection.release.halving import prepend_halving
 from inspection.release.measure import session_of
 
 OPSET = 18  # the first with Resize(antialias); what the exporter writes without conversion
 EXPORT_TOLERANCE = 1e-3
 OUTPUTS = ("scores", "defect_map")
+
+
+class _Judge(DeployGraph):
+    """What torch exports: all behind the halving, whose number of steps depends on the frame."""
+
+    def forward(self, frame: Tensor) -> tuple[Tensor, Tensor]:
+        return self.judge(frame)
 
 
 def export_onnx(graph: DeployGraph, path: Path, *, opset: int = OPSET) -> None:
@@ -35,17 +44,19 @@ def export_onnx(graph: DeployGraph, path: Path, *, opset: int = OPSET) -> None:
         warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"(torch|onnxscript|copyreg|onnx)\b")
         warnings.filterwarnings("ignore", category=FutureWarning, module=r"(torch|onnxscript|copyreg|onnx)\b")
         torch.onnx.export(
-            graph, (example,), temporary, dynamo=True, external_data=False, verbose=False, opset_version=opset,
+            _Judge(graph.net, graph.preprocess, graph.good_index).eval(), (example,), temporary,
+            dynamo=True, external_data=False, verbose=False, opset_version=opset,
             input_names=["frame"], output_names=list(OUTPUTS), dynamic_shapes=dynamic,
         )  # fmt: skip
-    _tidy(temporary)
+    _finish(temporary, graph)
     check_export(graph, temporary)
     temporary.replace(path)
 
 
-def _tidy(path: Path) -> None:
-    """Drop the exporter's notes (source paths of this machine among them), then check the model."""
+def _finish(path: Path, graph: DeployGraph) -> None:
+    """Drop the exporter's notes (source paths of this machine among them), add the halving, then check the model."""
     model = onnx.load(path)
+    prepend_halving(model, graph.preprocess.height, graph.preprocess.width)
     for node in model.graph.node:
         node.doc_string = ""
         del node.metadata_props[:]

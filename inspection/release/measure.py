@@ -115,6 +115,7 @@ def session_of(path: Path | bytes, threads: int = 1) -> onnxruntime.InferenceSes
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # what fails is raised; the rest is advice about the graph
     try:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except _UNLOADABLE as error:

@@ -79,7 +79,9 @@ def _at_working_size(path: Path, frames: Iterable[NDArray[np.uint8]]) -> Iterato
     """
     model = onnx.load(path)
     resized = next(n for n in model.graph.node if n.op_type == "Resize").output[0]
-    session = session_of(onnx.utils.Extractor(model).extract_model(["frame"], [resized]).SerializeToString())
+    del model.graph.output[:]  # ONNX Runtime leaves out what the new output does not need
+    model.graph.output.append(onnx.helper.make_tensor_value_info(resized, onnx.TensorProto.FLOAT, None))
+    session = session_of(model.SerializeToString())
     for frame in frames:
         planes = session.run(None, {"frame": frame})[0]
         yield np.ascontiguousarray(planes.round().clip(0, 255).astype(np.uint8).transpose(0, 2, 3, 1))

@@ -17,7 +17,7 @@ from inspection.contracts import Region, canonical_json, sha256_hex
 from inspection.data.pictures import decode_bgr
 from inspection.data.snapshot_record import Example
 from inspection.errors import UsageError
-from inspection.models.preprocess import Preprocess
+from inspection.models.preprocess import HALVINGS, Preprocess
 
 Pictures = Callable[[str], bytes]
 """From a picture's sha256 to its file bytes."""
@@ -64,7 +64,7 @@ class Workshop:
     def key(self, examples: Sequence[Example]) -> str:
         """A name for the result: the same for the same pictures, boxes, size and region."""
         size = [self.preprocess.height, self.preprocess.width]
-        what = [size, list(self.classes), self.good_class, self.region and self.region.model_dump(mode="json")]
+        what = [size, HALVINGS, list(self.classes), self.good_class, self.region and self.region.model_dump(mode="json")]
         shown = [[e.picture, e.label, [b.model_dump(mode="json") for b in e.boxes]] for e in examples]
         return sha256_hex(canonical_json([what, shown]))[:16]
 
