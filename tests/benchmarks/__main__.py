@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks import agent_speed, bundle_speed, hub_ingest, label_delta
+from tests.benchmarks import agent_speed, bundle_speed, device_footprint, hub_ingest, label_delta
 from tests.labelling.live import find_label_studio
 
 OUT = Path("bench.json")
@@ -45,6 +45,7 @@ def ingest() -> list[dict[str, Any]]:
 BENCHES = {
     "bundle speed, one thread, batch 1": bundle_speed.measure,
     "agent, one thread: frame in memory to durable, signalled verdict": agent_speed.measure,
+    "a device: the base alone, from wheels, in a fresh environment": device_footprint.measure,
     "label delta": labels,
     "hub ingest": ingest,
 }

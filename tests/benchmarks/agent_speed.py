@@ -25,6 +25,7 @@ from inspection.models import catalogue
 from inspection.models.deploy import DeployGraph
 from inspection.release.bundle import pack, self_test_case
 from inspection.release.export import export_onnx
+from inspection.release.measure import scores_of
 from inspection.release.quantize import quantize_int8
 from tests.benchmarks.bundle_speed import noise
 
@@ -60,21 +61,21 @@ json.dump(found, sys.stdout)
 """
 
 
-def make_bundle(folder: Path) -> Path:
+def make_bundle(folder: Path, product: str = "bench") -> Path:
     """A bundle with random weights (speed does not depend on them), int8, as the build makes it."""
     net = catalogue.build(BACKBONE, len(CLASSES), pretrained="none", height=SIDE, width=SIDE).eval()
     exact, small = folder / "float.onnx", folder / "int8.onnx"
     export_onnx(DeployGraph(net), exact)
     quantize_int8(exact, noise(SIDE), small)
     recipe = Recipe(
-        product="bench",
+        product=product,
         version=1,
         good_class="good",
         thresholds={"*": Band(inconclusive=0.5, ng=0.9)},
         limits=Limits(escape_rate=0.5, overkill_rate=0.5),
     )
     picture = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
-    scores = dict.fromkeys(CLASSES, 0.25)
+    scores = dict(zip(CLASSES, map(float, scores_of(small, [picture])[0]), strict=True))
     case = self_test_case("selftest/a.png", scores, recipe, tolerance=0.9)
     path = folder / "bundle.tar"
     path.write_bytes(
@@ -82,7 +83,7 @@ def make_bundle(folder: Path) -> Path:
             {MODEL_NAME: small.read_bytes(), RECIPE_NAME: recipe.canonical(), "selftest/a.png": encode_png(picture)},
             name="bench-edge",
             version=1,
-            product="bench",
+            product=product,
             created_at=datetime.now(UTC),
             backbone=BACKBONE,
             precision="int8",
@@ -102,7 +103,8 @@ def _bench(bundle: Path, runs: int) -> list[dict[str, Any]]:
     return cases
 
 
-def _plain(model: Path, cases: list[dict[str, Any]], runs: int, folder: Path) -> list[list[float]]:
+def plain(model: Path, cases: list[dict[str, Any]], runs: int, folder: Path) -> list[list[float]]:
+    """Milliseconds p50 and p99 of the plain script, per case."""
     sizes = [[*map(int, case["size"].split("x")), *map(int, case["tiles"].split("x"))] for case in cases]
     asked = {"model": str(model), "cases": sizes, "runs": runs, "csv": str(folder / "plain.csv")}
     program = [sys.executable, "-c", _PLAIN]
@@ -117,9 +119,9 @@ def measure(runs: int = 200) -> list[dict[str, str | float]]:
         folder = Path(name)
         bundle = make_bundle(folder)
         cases = _bench(bundle, runs)
-        plain = _plain(folder / "int8.onnx", cases, runs, folder)
+        scripted = plain(folder / "int8.onnx", cases, runs, folder)
     rows: list[dict[str, str | float]] = []
-    for case, (plain_p50, plain_p99) in zip(cases, plain, strict=True):
+    for case, (plain_p50, plain_p99) in zip(cases, scripted, strict=True):
         bare, whole = case["session_run_ms"]["p50"], case["frame_to_verdict_ms"]["p50"]
         rows.append(
             {
