@@ -9,6 +9,7 @@ from edge_agent.database import Database
 from edge_agent.journal import Journal
 from edge_agent.outbox import Outbox
 from tests.edge_agent.helpers import Authority, FakeHub
+from tests.edge_agent.mosquitto import Listener, Mosquitto, listener, mosquitto
 
 
 @pytest.fixture(scope="session")
@@ -41,3 +42,17 @@ def journal(database: Database) -> Journal:
 def outbox(database: Database, tmp_path: Path) -> Outbox:
     """An outbox with generous bounds."""
     return Outbox(database, tmp_path / "outbox", max_bytes=10**9, min_free_bytes=0)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Mosquitto]:
+    """A broker where everybody may do everything."""
+    with mosquitto(tmp_path) as running:
+        yield running
+
+
+@pytest.fixture
+def ear(server: Mosquitto) -> Iterator[Listener]:
+    """Somebody who listens there from the beginning."""
+    with listener(server.port) as listening:
+        yield listening

@@ -23,6 +23,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from tests.ports import free_port
+
 PATIENCE_SECONDS = 60.0
 
 
@@ -32,13 +34,6 @@ def program() -> str:
     if found is None:
         pytest.skip("mosquitto is not installed")
     return found
-
-
-def free_port() -> int:
-    """A loopback port nobody has."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def eventually(true: Callable[[], bool], what: str) -> None:

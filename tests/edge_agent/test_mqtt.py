@@ -5,7 +5,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +16,7 @@ from edge_agent.trigger import Request
 from edge_agent.wiring import Mqtt
 from inspection.contracts import Decision, Mode, Purpose, Verdict
 from tests.edge_agent.helpers import DEVICE, STATION
-from tests.edge_agent.mosquitto import Listener, Mosquitto, eventually, listener, mosquitto
+from tests.edge_agent.mosquitto import Listener, Mosquitto, eventually, listener
 from tests.edge_agent.test_asked import PATIENCE_SECONDS
 from tests.edge_agent.test_journal import verdict
 
@@ -73,20 +72,6 @@ def connected(port: int, **values: Any) -> Iterator[Broker]:
     with dialling(port, **values) as broker:
         eventually(lambda: broker.connected, "connected")
         yield broker
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Mosquitto]:
-    """A broker where everybody may do everything."""
-    with mosquitto(tmp_path) as running:
-        yield running
-
-
-@pytest.fixture
-def ear(server: Mosquitto) -> Iterator[Listener]:
-    """Somebody who listens there from the beginning."""
-    with listener(server.port) as listening:
-        yield listening
 
 
 def another(sequence: int = 1, **values: Any) -> Verdict:

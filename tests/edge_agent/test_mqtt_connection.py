@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from edge_agent.signals.mqtt import MqttSignal
 from edge_agent.trigger import Request
 from edge_agent.wiring import Mqtt
 from tests.edge_agent.helpers import DEVICE, STATION
-from tests.edge_agent.mosquitto import Listener, Mosquitto, certificate, eventually, free_port, listener, mosquitto
+from tests.edge_agent.mosquitto import Listener, Mosquitto, certificate, eventually, listener, mosquitto
 from tests.edge_agent.test_asked import PATIENCE_SECONDS
 from tests.edge_agent.test_mqtt import (
     STATUS_TOPIC,
@@ -32,20 +31,7 @@ from tests.edge_agent.test_mqtt import (
     settings,
     wait_failure,
 )
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Mosquitto]:
-    """A broker where everybody may do everything."""
-    with mosquitto(tmp_path) as running:
-        yield running
-
-
-@pytest.fixture
-def ear(server: Mosquitto) -> Iterator[Listener]:
-    """Somebody who listens there from the beginning."""
-    with listener(server.port) as listening:
-        yield listening
+from tests.ports import free_port
 
 
 def with_password(folder: Path) -> tuple[str, ...]:

@@ -1,7 +1,6 @@
 """Outages of a real Mosquitto: the loop goes on, nothing old is said as if it were live, and what is lost is counted."""
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from edge_agent.trigger import Request
 from edge_agent.trigger.asked import Asked
 from inspection.contracts import Decision
 from tests.edge_agent.helpers import FakeHub
-from tests.edge_agent.mosquitto import Listener, Mosquitto, eventually, listener, mosquitto
+from tests.edge_agent.mosquitto import Listener, Mosquitto, eventually, listener
 from tests.edge_agent.test_asked import PATIENCE_SECONDS, Looking, station
 from tests.edge_agent.test_mqtt import (
     FOR_EVER,
@@ -26,20 +25,6 @@ from tests.edge_agent.test_mqtt import (
     dialling,
     wait_failure,
 )
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Mosquitto]:
-    """A broker where everybody may do everything."""
-    with mosquitto(tmp_path) as running:
-        yield running
-
-
-@pytest.fixture
-def ear(server: Mosquitto) -> Iterator[Listener]:
-    """Somebody who listens there from the beginning."""
-    with listener(server.port) as listening:
-        yield listening
 
 
 @pytest.mark.service

@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,27 +12,13 @@ from edge_agent.trigger import Request
 from edge_agent.trigger.asked import Asked
 from edge_agent.trigger.mqtt import MAX_TRIGGER_BYTES, MqttTrigger, UnreadableTriggerError, read_trigger
 from tests.edge_agent.helpers import FakeHub
-from tests.edge_agent.mosquitto import Listener, Mosquitto, listener, mosquitto
+from tests.edge_agent.mosquitto import Listener, Mosquitto
 from tests.edge_agent.test_asked import PATIENCE_SECONDS, Looking, going_round, station
 from tests.edge_agent.test_mqtt import (
     TRIGGER_TOPIC,
     another,
     dialling,
 )
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Mosquitto]:
-    """A broker where everybody may do everything."""
-    with mosquitto(tmp_path) as running:
-        yield running
-
-
-@pytest.fixture
-def ear(server: Mosquitto) -> Iterator[Listener]:
-    """Somebody who listens there from the beginning."""
-    with listener(server.port) as listening:
-        yield listening
 
 
 def taken(trigger: MqttTrigger) -> Request:

@@ -21,10 +21,11 @@ from edge_agent.trigger.asked import Asked
 from edge_agent.wiring import Webhook
 from inspection.contracts import Verdict
 from tests.edge_agent.helpers import FakeHub
-from tests.edge_agent.mosquitto import eventually, free_port
+from tests.edge_agent.mosquitto import eventually
 from tests.edge_agent.receiver import Receiver, receiving
 from tests.edge_agent.test_asked import PATIENCE_SECONDS, Looking, station
 from tests.edge_agent.test_journal import verdict
+from tests.ports import free_port
 
 
 @pytest.fixture
