@@ -1,6 +1,7 @@
 """The program as it is started on a device: real processes, signals, files."""
 
 import json
+import os
 import signal
 import sqlite3
 import subprocess
@@ -74,6 +75,21 @@ def test_enrol_run_status_and_doctor(tmp_path: Path, authority: Authority) -> No
     kept = json.loads(agent("settings", *state))
     assert (kept["takt_seconds"], kept["camera"], kept["wiring"]["page"]) == (2, f"folder:{tmp_path / 'pictures'}", None)
     assert [v["part"] for v in from_device(tmp_path / "gap")] == ["a"]
+
+
+def test_it_runs_without_any_privilege(device: Path) -> None:
+    """As the systemd unit starts it: no capability, none to be had. Other tests run as whoever runs them, often root."""
+    write_picture(device / "pictures", "a.png", picture(1))
+    drop = ["setpriv", "--no-new-privs", "--inh-caps=-all", "--bounding-set=-all"] if os.geteuid() == 0 else []
+    command = [*drop, sys.executable, "-m", "edge_agent", *map(str, running(device))]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        wait_for_rows(device, 1)
+        held = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+        process.terminate()
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 0, err
+    assert [line.split()[1] for line in held if line.startswith("CapEff")] == ["0" * 16]
+    assert status(device)["ledger"]["ok"] == 1
 
 
 def test_kill_9_at_any_moment_loses_nothing_and_doubles_nothing(device: Path) -> None:
