@@ -3,7 +3,6 @@
 Invariant: both are taken in turns, in one process, on the same frames, through the very functions a station uses.
 """
 
-import resource
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from edge_agent.database import DATABASE_NAME, Database
 from edge_agent.inspecting import Active, Identity, Loaded, in_time, inspect
 from edge_agent.journal import Journal
 from edge_agent.judge import cut, tiles_of
+from edge_agent.machine import peak_memory_bytes
 from edge_agent.pictures import Image
 from edge_agent.runtime import Runtime
 from edge_agent.signals.file import FileSignal
@@ -132,7 +132,7 @@ def bench(bundle: Bundle, runtime: Runtime, folder: Path, case: Case, *, runs: i
         "frame_to_verdict_ms": total,
         "overhead_ms": round(total["p50"] - bare["p50"], 3),
         "stages_ms": stages,
-        "rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "rss_bytes": peak_memory_bytes(),
     }
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 _LIBRARIES = {"onnxruntime": "onnxruntime", "opencv": "opencv-python-headless", "numpy": "numpy"}
 _CPUINFO = Path("/proc/cpuinfo")
+_STATUS = Path("/proc/self/status")
 _DOT_PRODUCTS = ("amx_int8", "avx512_vnni", "avx_vnni", "i8mm", "asimddp")
 """Instructions for int8 dot products, best first: int8 answers may differ between processors with and without."""
 
@@ -26,14 +27,19 @@ def cpu_flags(cpuinfo: Path = _CPUINFO) -> frozenset[str]:
     return frozenset((_said(cpuinfo, "flags") or _said(cpuinfo, "Features")).split())
 
 
+def peak_memory_bytes() -> int:
+    """The most this process has held resident so far. Not `getrusage`: that begins with what its parent held."""
+    return int(_said(_STATUS, "VmHWM").split()[0]) * 1024
+
+
 def cpu_name(cpuinfo: Path = _CPUINFO) -> str:
     """The processor's name, or its architecture where it has none."""
     return _said(cpuinfo, "model name") or platform.machine()
 
 
-def _said(cpuinfo: Path, key: str) -> str:
+def _said(file: Path, key: str) -> str:
     try:
-        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return ""
     pairs = (line.partition(":") for line in lines)

@@ -8,6 +8,7 @@ wheel, on x86-64 and on ARM64, so that a device needs no compiler.
 
 import json
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
@@ -44,8 +45,14 @@ def _pip(*arguments: str | Path) -> str:
 
 
 def wheel(folder: Path) -> Path:
-    """The distribution as one file."""
-    _pip("wheel", "--no-deps", "-w", folder, ROOT)
+    """The distribution as one file, built from a copy: a build leaves its own folders where it works."""
+    source = folder / "source"
+    source.mkdir(parents=True)
+    for name in ("inspection", "pipelines", "edge_agent"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    _pip("wheel", "--no-deps", "-w", folder, source)
     (made,) = folder.glob("*.whl")
     return made
 

@@ -92,6 +92,14 @@ def test_it_runs_without_any_privilege(device: Path) -> None:
     assert status(device)["ledger"]["ok"] == 1
 
 
+def test_the_peak_of_memory_is_the_process_own() -> None:
+    """Whoever starts it may be large."""
+    ballast = bytearray(b"x") * 400_000_000
+    ask = "from edge_agent.machine import peak_memory_bytes; print(peak_memory_bytes())"
+    told = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True).stdout
+    assert 1_000_000 < int(told) < len(ballast) / 2
+
+
 def test_kill_9_at_any_moment_loses_nothing_and_doubles_nothing(device: Path) -> None:
     """Killed six times while parts arrive: every part has one verdict here and at the hub, and the ledger closes."""
     total = 0
