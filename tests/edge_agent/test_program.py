@@ -92,6 +92,19 @@ def test_it_runs_without_any_privilege(device: Path) -> None:
     assert status(device)["ledger"]["ok"] == 1
 
 
+def test_no_library_keeps_anything_in_the_home_of_the_user(device: Path) -> None:
+    """As ONNX Runtime does with what it reports to its maker."""
+    home = device / "home"
+    home.mkdir()
+    write_picture(device / "pictures", "a.png", picture(1))
+    command = [sys.executable, "-m", "edge_agent", *map(str, running(device, "--max-triggers", "1"))]
+    environment = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY" and not k.startswith("XDG_")}
+    done = subprocess.run(command, env=environment | {"HOME": str(home)}, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert status(device)["ledger"]["ok"] == 1
+    assert list(home.rglob("*")) == []
+
+
 def test_the_peak_of_memory_is_the_process_own() -> None:
     """Whoever starts it may be large."""
     ballast = bytearray(b"x") * 400_000_000
