@@ -7,6 +7,7 @@ bundle or a failing model gives ERROR with a reason; the verdict's id follows fr
 import time
 import uuid
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +38,11 @@ class Loaded:
     def digest(self) -> str:
         """The bundle's digest."""
         return self.bundle.digest
+
+    @cached_property
+    def recipe_digest(self) -> str:
+        """The recipe's digest: made once, said in every verdict."""
+        return self.recipe.digest
 
 
 @dataclass(frozen=True)
@@ -148,7 +154,7 @@ def in_time(inspected: Inspected, took_seconds: float, takt_seconds: float | Non
 def _judged(blank: Verdict, image: Image, active: Active, loaded: Loaded, started: float) -> Inspected:
     made_by = {
         "bundle_digest": loaded.digest,
-        "recipe_digest": loaded.recipe.digest,
+        "recipe_digest": loaded.recipe_digest,
         "thresholds": dict(loaded.recipe.thresholds),
     }
     try:

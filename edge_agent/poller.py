@@ -76,7 +76,7 @@ class Poller:
             mode=active.mode,
             assignment_serial=updater.installed.seen_serial,
             bundle_digest=loaded.digest if loaded else None,
-            recipe_digest=loaded.recipe.digest if loaded else None,
+            recipe_digest=loaded.recipe_digest if loaded else None,
             verdicts_by_digest=self._journal.verdicts_by_digest(),
             ledger=self._journal.ledger(),
             outbox_depth=self._outbox.depth(),

@@ -1,13 +1,12 @@
 """Is this frame fit to be judged? Invariant: a missing, black, saturated, blurred, displaced or frozen frame, or one of
 another size, never passes; what is not configured (focus, position) is not guessed."""
 
-import zlib
 from collections import deque
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from edge_agent.camera.imaging import Reference, focus_of, sampled, saturated_share, shift_of
+from edge_agent.camera.imaging import SATURATED_ABOVE, Reference, Samples, focus_of, shift_of
 from edge_agent.pictures import Image
 
 BLACK_LEVEL = 8
@@ -30,7 +29,7 @@ class GuardLimits(BaseModel):
 
 def look(image: Image) -> str | None:
     """Why one frame by itself cannot be judged, or None."""
-    return _unlike_a_picture(image) or _black(sampled(image))
+    return _unlike_a_picture(image) or _black(Samples().take(image))
 
 
 def _unlike_a_picture(image: Image) -> str | None:
@@ -39,8 +38,8 @@ def _unlike_a_picture(image: Image) -> str | None:
     return f"frame of shape {image.shape} {image.dtype} is not a colour picture; check the camera's pixel format"
 
 
-def _black(samples: Image) -> str | None:
-    if np.count_nonzero(samples > BLACK_LEVEL) > _BRIGHT_SHARE * samples.size:
+def _black(samples: Samples) -> str | None:
+    if samples.share_above(BLACK_LEVEL) > _BRIGHT_SHARE:
         return None
     return "frame is black; check the lamp, the lens cap and the exposure"
 
@@ -52,16 +51,18 @@ class StreamGuard:
         self._limits = limits or GuardLimits()
         self._reference = reference
         self._size = None if reference is None else (reference.height, reference.width)
+        self._samples = Samples()
         self._seen: deque[int] = deque(maxlen=_REMEMBERED)
 
     def check(self, image: Image) -> str | None:
         """Why this frame cannot be judged, or None."""
-        fault = _unlike_a_picture(image) or self._fault_of(image, sampled(image))
+        fault = _unlike_a_picture(image) or self._fault_of(image)
         if fault is not None or self._reference is None:
             return fault
         return self._blurred(image, self._reference) or self._displaced(image, self._reference)
 
-    def _fault_of(self, image: Image, samples: Image) -> str | None:
+    def _fault_of(self, image: Image) -> str | None:
+        samples = self._samples.take(image)
         # Black first: a capture card without a signal gives black frames of any size, and the first frame fixes the size.
         return _black(samples) or self._wrong_size(image) or self._frozen(samples) or self._too_bright(samples)
 
@@ -72,18 +73,18 @@ class StreamGuard:
             return None
         return f"frame is {found[1]} x {found[0]}, expected {self._size[1]} x {self._size[0]}; check the camera's settings"
 
-    def _frozen(self, samples: Image) -> str | None:
+    def _frozen(self, samples: Samples) -> str | None:
         """A repeated buffer, not a new exposure (a real sensor always has noise); not only the last frame again: drivers
         that hang hand out their few buffers in turn."""
-        value = zlib.crc32(samples.data)
+        value = samples.fingerprint()
         again = self._seen.count(value) + 1
         self._seen.append(value)
         if again < self._limits.frozen_frames:
             return None
         return f"camera is frozen: the same frame for the {again}. time; check its cable and power"
 
-    def _too_bright(self, samples: Image) -> str | None:
-        share = saturated_share(samples)
+    def _too_bright(self, samples: Samples) -> str | None:
+        share = samples.share_above(SATURATED_ABOVE)
         if share <= self._limits.max_saturated_share:
             return None
         return f"frame is saturated ({share:.0%} of it is white); check exposure, lamp and stray light"

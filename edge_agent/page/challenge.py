@@ -68,7 +68,7 @@ class Challenges:
             started_at=datetime.now(UTC),
             mode=active.mode,
             bundle_digest=active.loaded.digest,
-            recipe_digest=active.loaded.recipe.digest,
+            recipe_digest=active.loaded.recipe_digest,
             model=f"{manifest.name} {manifest.version}",
             confirm=plan.confirm,
             steps=tuple(Step(expected=part.expected, name=part.name) for part in plan.parts),

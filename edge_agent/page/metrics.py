@@ -125,7 +125,7 @@ def _info(now: Snapshot) -> Metric:
     about = {"mode": now.active.mode.value, "state": now.state.value, "agent_version": AGENT_VERSION}
     if loaded is not None:
         manifest = loaded.bundle.manifest
-        about |= {"bundle": loaded.digest, "recipe": loaded.recipe.digest, "model": f"{manifest.name} {manifest.version}"}
+        about |= {"bundle": loaded.digest, "recipe": loaded.recipe_digest, "model": f"{manifest.name} {manifest.version}"}
     return InfoMetricFamily("escapement_bundle", "What judges.", value=about)
 
 

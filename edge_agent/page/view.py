@@ -179,7 +179,7 @@ def _add(taken: Snapshot, troubles: list[str]) -> Snapshot:
 def _recipe_of(sight: Sight, now: Snapshot) -> Recipe | None:
     """The recipe a part was judged by, if it is still in force: only then is it known what the map covers."""
     loaded, digest = now.active.loaded, sight.verdict.recipe_digest
-    return loaded.recipe if loaded is not None and digest is not None and loaded.recipe.digest == digest else None
+    return loaded.recipe if loaded is not None and digest is not None and loaded.recipe_digest == digest else None
 
 
 def _counts(tally: Tally) -> dict[str, Any]:

@@ -180,7 +180,7 @@ def bundle_line(now: Snapshot) -> Line:
     level = "warn" if now.state is AgentState.PROBATION or active.mode is not Mode.JUDGE else "good"
     text = (
         f"{manifest.name} version {manifest.version} ({loaded.digest[:12]}), recipe version {loaded.recipe.version} "
-        f"({loaded.recipe.digest[:12]}), mode {active.mode.value}, assignment {now.serial}{_besides(now, active)}"
+        f"({loaded.recipe_digest[:12]}), mode {active.mode.value}, assignment {now.serial}{_besides(now, active)}"
     )
     return Line("Bundle", level, f"{manifest.name} {manifest.version} r{loaded.recipe.version}", text)
 
@@ -231,7 +231,7 @@ def challenge_line(last: Trial | None, age_seconds: float, active: Active) -> Li
     level = {Outcome.PASSED: "good", Outcome.FAILED: "bad"}.get(last.outcome, "warn")
     text = f"last challenge: {span(age_seconds)} ago, {word}. {result(last)}"
     loaded = active.loaded
-    if loaded is None or (loaded.digest, loaded.recipe.digest) != (last.bundle_digest, last.recipe_digest):
+    if loaded is None or (loaded.digest, loaded.recipe_digest) != (last.bundle_digest, last.recipe_digest):
         level = "bad" if level == "bad" else "warn"
         text += f" That was {last.model} with the recipe it had then: what judges now has not been challenged."
         word = f"outdated, {word}"

@@ -8,6 +8,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edge_agent.camera import Frame
 from edge_agent.camera.folder import FolderCamera
@@ -154,6 +156,17 @@ def test_a_frozen_stream_is_a_fault_until_it_moves() -> None:
     guard = StreamGuard(GuardLimits(frozen_frames=3))
     assert [bool(guard.check(picture(1))) for _ in range(4)] == [False, False, True, True]
     assert guard.check(picture(2)) is None
+
+
+@given(st.integers(1, 7), st.integers(1, 7), st.data())
+def test_a_frame_that_differs_in_one_value_is_not_frozen(height: int, width: int, data: st.DataObject) -> None:
+    """Wherever it lies, whether or not the values fill whole words."""
+    guard = StreamGuard()
+    frame = np.full((height, width, 3), 100, np.uint8)
+    assert guard.check(frame) is None
+    frame.reshape(-1)[data.draw(st.integers(0, frame.size - 1))] += data.draw(st.integers(1, 99))
+    assert guard.check(frame) is None
+    assert "frozen" in str(guard.check(frame))
 
 
 def test_another_size_is_a_fault() -> None:

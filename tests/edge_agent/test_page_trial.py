@@ -41,7 +41,7 @@ def verdict(decision: Decision, **changes: Any) -> Verdict:
         "purpose": Purpose.CHALLENGE,
         "decision": decision,
         "bundle_digest": loaded().digest,
-        "recipe_digest": loaded().recipe.digest,
+        "recipe_digest": loaded().recipe_digest,
         "agent_version": "0",
     }
     return Verdict(**(values | changes))
