@@ -6,6 +6,7 @@ trigger; at the end the current trigger is finished, pictures are stored and one
 
 import fcntl
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -217,7 +218,7 @@ class Agent:
             updater,
             Watchers(watchers),
             camera_deadline_seconds=self._config.limits.camera_deadline_seconds,
-            takt_seconds=self._config.takt_seconds,
+            takt=self._config.takt_seconds or math.inf,
         )
 
     def _facts(

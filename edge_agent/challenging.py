@@ -23,6 +23,7 @@ from inspection.contracts import ChallengerView, Decision, Verdict
 log = logging.getLogger(__name__)
 
 _SMOOTHING = 0.2  # weight of the newest inference in the estimate of the next
+_FORGETTING = 0.99  # per frame skipped as too slow: what was slow once is tried again some day
 
 _LESS_THAN_DISAGREE = (None, "near_threshold")  # an audit stays one: its pictures are a random sample
 
@@ -55,7 +56,7 @@ class Challenging:
         self._takt = takt_seconds
         self._note_view = note_view
         self._queue: queue.Queue[_Job] = queue.Queue(1)
-        self._expected_seconds = 0.0
+        self._expected: tuple[str, float] = ("", 0.0)  # of the challenger with this digest, seconds
         self._skipped = 0  # written by the loop alone
         self._counted = 0  # how many of them are in the journal
         self.worker = Worker("challenger", self._step)
@@ -67,11 +68,19 @@ class Challenging:
         """
         if challenger is None or verdict.bundle_digest is None or verdict.decision is Decision.ERROR:
             return None
-        late = self._takt is not None and spent_seconds + self._expected_seconds > self._takt
+        digest, expected = challenger.digest, self._expected_of(challenger.digest)
+        late = self._takt is not None and spent_seconds + expected > self._takt
+        if late:
+            self._expected = (digest, expected * _FORGETTING)
         if late or self._queue.unfinished_tasks:
             self._skipped += 1
             return None
         return challenger
+
+    def _expected_of(self, digest: str) -> float:
+        """Seconds its next look is expected to take; 0 for one that has not looked yet."""
+        known, seconds = self._expected
+        return seconds if known == digest else 0.0
 
     def offer(self, verdict: Verdict, image: Image, why: str | None, loaded: Loaded, *, wait: bool) -> None:
         """Hand over a frame that `choose` chose for. Its row must be open. ``wait``: as in `Keeper.offer`."""
@@ -107,7 +116,8 @@ class Challenging:
             self._hand_on(job.verdict, job, job.why, "challenger_failed")
             return
         self.worker.note(None)
-        self._expected_seconds += _SMOOTHING * (stages["infer"] / 1e3 - self._expected_seconds)
+        before = self._expected_of(job.loaded.digest)
+        self._expected = (job.loaded.digest, before + _SMOOTHING * (stages["infer"] / 1e3 - before))
         view = ChallengerView(
             bundle_digest=job.loaded.digest,
             decision=judgement.outcome.decision,

@@ -136,19 +136,22 @@ def _failed(verdict: Verdict, code: ErrorCode, reason: str) -> Verdict:
     return verdict.model_copy(update={"decision": Decision.ERROR, "error_code": code.value, "reason": reason})
 
 
-def in_time(inspected: Inspected, took_seconds: float, takt_seconds: float | None) -> Inspected:
+def in_time(inspected: Inspected, took_seconds: float, takt_seconds: float) -> Inspected:
     """The same, or ERROR when it took longer than the takt: the part has gone, and nobody heard the answer in time.
 
-    A bundle whose inference alone takes longer has failed; a camera or a trigger that was slow says nothing about it.
+    What had failed before keeps its code: a camera without a picture is no slow computer. A bundle whose inference alone
+    takes longer has failed; a camera or a trigger that was slow says nothing about it.
     """
-    if takt_seconds is None or took_seconds <= takt_seconds:
+    if took_seconds <= takt_seconds:
         return inspected
-    reason = f"late: {took_seconds:.3f} s of a takt of {takt_seconds:g} s"
-    if inspected.verdict.reason is not None:
-        reason = f"{reason}; {inspected.verdict.reason}"
-    verdict = _failed(inspected.verdict, ErrorCode.LATE, reason)
+    verdict = inspected.verdict
+    code = ErrorCode(verdict.error_code) if verdict.error_code is not None else ErrorCode.LATE
+    said = [f"late: {took_seconds:.3f} s of a takt of {takt_seconds:g} s"]
+    if verdict.reason is not None:
+        said.insert(0 if code is not ErrorCode.LATE else 1, verdict.reason)
     too_slow = verdict.timings_ms.get("infer", 0.0) > takt_seconds * 1e3
-    return replace(inspected, verdict=verdict, late=True, bundle_failed=inspected.bundle_failed or too_slow)
+    failed = _failed(verdict, code, "; ".join(said))
+    return replace(inspected, verdict=failed, late=True, bundle_failed=inspected.bundle_failed or too_slow)
 
 
 def _judged(blank: Verdict, image: Image, active: Active, loaded: Loaded, started: float) -> Inspected:

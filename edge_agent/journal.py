@@ -132,6 +132,11 @@ class Journal:
 
         self._database.commit(write)
 
+    def count_told_late(self) -> None:
+        """Count a verdict that was in time, but not on the disk in time: the line heard an ERROR instead of it."""
+        with self._database.write(durable=False) as db:
+            count(db, "told_late")
+
     def seal(self, verdict: Verdict) -> None:
         """Make a row's body final, with or without ``frame_sha256``. Nothing changes in a row that is sealed already."""
         body = verdict.canonical()

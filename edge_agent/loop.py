@@ -2,10 +2,12 @@
 
 Invariants: one row per trigger, on the disk before the line is told; one immutable snapshot of bundle, recipe and mode
 per trigger; the output is NG before the first verdict, from each trigger to its verdict, after the last, and whenever
-this function leaves by an error; what is later than the takt is ERROR.
+this function leaves by an error; what is later than the takt is ERROR, and where only the writing made it late the row
+stands, the line hears ERROR all the same, and that is counted (`told_late`).
 """
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -40,7 +42,8 @@ class Station:
     updater: Updater
     watcher: Watcher
     camera_deadline_seconds: float
-    takt_seconds: float | None = None
+    takt: float = math.inf
+    """Seconds from the trigger to the verdict."""
 
 
 def run(station: Station, stop: threading.Event, *, max_triggers: int | None = None) -> int:
@@ -70,21 +73,25 @@ def _count_missed(station: Station) -> None:
 
 def _one(station: Station, request: Request, sequence: int) -> None:
     tell(lambda: station.signal.begin(request))
-    frame = capture(station.camera, request, deadline_seconds=station.camera_deadline_seconds)
+    frame = capture(station.camera, request, deadline_seconds=min(station.camera_deadline_seconds, station.takt))
     active = station.updater.active
     inspected = inspect(frame, active, station.who, sequence, purpose=station.watcher.purpose)
     spent = time.monotonic() - request.at
-    inspected = in_time(inspected, spent, station.takt_seconds)
+    inspected = in_time(inspected, spent, station.takt)
     verdict, why = inspected.verdict, inspected.why if frame.image is not None else None
     challenger = station.challenging.choose(verdict, active.challenger, spent)
     station.journal.record(verdict, source=frame.source, sealed=why is None and challenger is None, late=inspected.late)
-    tell(lambda: station.signal.tell(verdict))
+    told = in_time(inspected, time.monotonic() - request.at, station.takt)  # writing took time too: a late OK is none
+    tell(lambda: station.signal.tell(told.verdict))
     if frame.image is not None and challenger is not None:
         station.challenging.offer(verdict, frame.image, why, challenger, wait=station.camera.patient)
     elif frame.image is not None and why is not None:
         station.keeper.offer(verdict, frame.image, why, wait=station.camera.patient)
     station.updater.note(inspected)
-    station.watcher.seen(frame, inspected)
+    station.watcher.seen(frame, told)
+    if told.late and not inspected.late:
+        log.warning("line was told late", extra={"id": verdict.id, "reason": told.verdict.reason})
+        station.journal.count_told_late()
 
 
 def tell(call: Callable[[], None]) -> None:

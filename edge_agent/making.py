@@ -45,14 +45,14 @@ def make_transport(hub: str, token: str | None, timeout_seconds: float) -> "Tran
 def make_camera(spec: str, config: "AgentConfig", delivered: "Delivered", *, loop: bool) -> "Camera":
     """``folder:DIR``, or what `camera.opening` knows. ``delivered`` says which files of a folder were delivered before."""
     from edge_agent.camera.folder import FolderCamera, printable
-    from edge_agent.camera.opening import open_camera
+    from edge_agent.camera.opening import CameraSettings, guard_of, open_camera
 
     kind, _, where = spec.partition(":")
-    limits = config.limits
+    limits, settings = config.limits, config.camera_settings
     if kind != "folder" or not where:
         return open_camera(
             spec,
-            config.camera_settings,
+            settings,
             deadline_seconds=limits.camera_deadline_seconds,
             max_pixels=limits.max_picture_pixels,
         )
@@ -64,6 +64,7 @@ def make_camera(spec: str, config: "AgentConfig", delivered: "Delivered", *, loo
         loop=loop,
         max_bytes=limits.max_picture_bytes,
         max_pixels=limits.max_picture_pixels,
+        guard=guard_of(settings) if settings.reference or settings.guard != CameraSettings().guard else None,
     )
 
 

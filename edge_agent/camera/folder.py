@@ -2,19 +2,23 @@
 
 Invariants: names that start with "." and folders are never looked at, so a writer that writes ``.name`` and renames is
 never seen half-way; what was delivered is remembered by name, across restarts, by whoever journals `Frame.source`; a
-file that cannot be read becomes a frame with a fault, never a skipped part.
+file that cannot be read becomes a frame with a fault, never a skipped part; where somebody triggers, a picture that lay
+there before is of another part, and never answers.
 """
 
+import logging
 import os
 import time
 from collections import deque
 from collections.abc import Collection
 from pathlib import Path
 
-from edge_agent.camera.guard import look
+from edge_agent.camera.guard import StreamGuard, look
 from edge_agent.camera.port import Frame, Health
 from edge_agent.errors import DeviceError, PictureError, UsageError
 from edge_agent.pictures import Image, decode
+
+log = logging.getLogger(__name__)
 
 _SCAN_SECONDS = 0.05
 _FORGET_SECONDS = 600.0
@@ -60,25 +64,31 @@ class FolderCamera:
         loop: bool = False,
         max_bytes: int,
         max_pixels: int,
+        guard: StreamGuard | None = None,
         forget_seconds: float = _FORGET_SECONDS,
     ) -> None:
-        """``forget_seconds``: a file that was missing for so long at two looks is no longer known by its name."""
+        """``guard``: for pictures of one camera; without one only black is a fault, since a folder may hold anything.
+        ``forget_seconds``: a file that was missing for so long at two looks is no longer known by its name."""
         if not folder.is_dir():
             raise UsageError(f"camera folder {folder} does not exist; create it or correct --camera folder:DIR")
         self._folder = folder.absolute()
         self._delivered = set(delivered)
         self._loop = loop
         self._limits = {"max_bytes": max_bytes, "max_pixels": max_pixels}
+        self._guard = guard
         self._queue: deque[str] = deque()
         self._forget_seconds = forget_seconds
         self._here: set[str] = set(delivered)
         self._look_at = time.monotonic() + forget_seconds
-        self._count = 0
+        self._count = self._passed_over = 0
         self._last_error: str | None = None
 
-    def next(self, timeout_seconds: float, *, since: float | None = None) -> Frame | None:  # noqa: ARG002  # files do not age
-        """The next file in name order; None when none appeared in time. DeviceError when the folder is gone."""
+    def next(self, timeout_seconds: float, *, since: float | None = None) -> Frame | None:
+        """The next file in name order; with ``since``, the next that appears from now on. None when none appeared in time.
+        DeviceError when the folder is gone."""
         until = time.monotonic() + timeout_seconds
+        if since is not None:
+            self._pass_over()
         while not self._queue:
             self._scan()
             left = until - time.monotonic()
@@ -99,6 +109,16 @@ class FolderCamera:
         if time.monotonic() >= self._look_at:
             self._forget({printable(n) for n in names})
 
+    def _pass_over(self) -> None:
+        """Somebody triggers: what lies here was taken before, of another part. By looking, not by time stamps: those are
+        of whatever computer serves the folder."""
+        self._scan()
+        if self._queue:
+            self._passed_over += len(self._queue)
+            self._delivered.update(map(printable, self._queue))
+            log.warning("pictures passed over", extra={"number": len(self._queue), "reason": "older than the trigger"})
+            self._queue.clear()
+
     def _forget(self, here: set[str]) -> None:
         """Names that are gone now and were gone at the last look: else whoever takes judged files away makes this grow.
 
@@ -109,6 +129,8 @@ class FolderCamera:
 
     def _read(self, name: str) -> Frame:
         image, fault, decode_ms = read_picture_timed(self._folder / name, **self._limits)
+        if self._guard is not None and image is not None and fault is None:
+            fault = self._guard.check(image)
         self._count += 1
         self._last_error = fault
         if not self._loop:
@@ -124,12 +146,13 @@ class FolderCamera:
         )
 
     def health(self) -> Health:
-        """Kind, state, files delivered by this process, and the last file's fault."""
+        """Kind, state, files delivered by this process, those older than their trigger, and the last file's fault."""
         return {
             "kind": "folder",
             "ok": self._folder.is_dir(),
             "delivered": self._count,
             "waiting": len(self._queue),
+            "passed_over": self._passed_over,
             "last_fault": self._last_error,
         }
 

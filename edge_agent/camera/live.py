@@ -21,11 +21,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+import cv2
+
 from edge_agent.camera.guard import StreamGuard
 from edge_agent.camera.imaging import Reference, measure
 from edge_agent.camera.port import Frame, Health
 from edge_agent.camera.ring import Ring, Taken
 from edge_agent.pictures import Image
+from edge_agent.supervise import Worker
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +49,8 @@ def masked(text: str) -> str:
 
 @dataclass(frozen=True)
 class Feed:
-    """What to open and how patiently. ``kind`` is opencv or genicam; ``settings`` by name (see `source.PROPERTIES`)."""
+    """What to open and how patiently. ``kind`` is opencv or genicam; ``settings`` by name (see `source.PROPERTIES`);
+    ``latency_seconds`` pass from the light on the sensor to the frame in this computer."""
 
     kind: str
     where: str
@@ -54,6 +58,7 @@ class Feed:
     deadline_seconds: float = 2.0
     open_deadline_seconds: float = 10.0
     max_age_seconds: float = 0.5
+    latency_seconds: float = 0.0
     max_pixels: int = 64_000_000
 
     @property
@@ -80,6 +85,8 @@ class _Child:
         self.started = time.monotonic()
         self.opened = False
         self.last_frame = self.started
+        self.failed = ""  # why it ends, as it said itself
+        self.last_words = "; see the system's log"
         self._half_line = b""
 
     @property
@@ -162,13 +169,14 @@ class LiveCamera:
         self._imaging: Mapping[str, float] = {}
         self._slot_bytes = _FIRST_SLOT_BYTES
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="camera", daemon=True)
-        self._thread.start()
+        self._pause = 0.0
+        self._worker = Worker("camera", self._watch)
+        self._worker.start()
 
     # -- the port -------------------------------------------------------------------------------------------------
 
     def next(self, timeout_seconds: float, *, since: float | None = None) -> Frame | None:
-        """The newest frame not delivered yet (handed over after ``since``), or None when none came in time."""
+        """The newest frame not delivered yet (exposed after ``since``), or None when none came in time."""
         until = time.monotonic() + timeout_seconds
         with self._changed:
             while (taken := self._take(since)) is None:
@@ -189,7 +197,9 @@ class LiveCamera:
         if self._child is None:
             return None
         not_before = time.monotonic() - self._feed.max_age_seconds
-        taken = self._child.ring.newest(self._taken, max(not_before, since or 0.0))
+        if since is not None:  # a frame that arrives sooner shows what stood there before
+            not_before = max(not_before, since + self._feed.latency_seconds)
+        taken = self._child.ring.newest(self._taken, not_before)
         if taken is not None:
             self._skipped += taken.number - self._taken - 1
             self._taken = taken.number
@@ -199,17 +209,17 @@ class LiveCamera:
         """State, counts, seconds since the last frame, restarts, the last trouble in words, imaging health."""
         with self._changed:
             silent = None if self._last_arrival is None else round(time.monotonic() - self._last_arrival, 1)
-            ok = self._fault is None and self._frame_fault is None and (silent or 0.0) < self._feed.deadline_seconds
+            fault = self._fault or self._worker.failure or self._frame_fault
             other = [f"{k} is {v:g}" for k, v in self._settings.items() if v != self._feed.settings.get(k)]
             return {
                 "kind": self._feed.kind,
-                "ok": ok,
+                "ok": fault is None and (silent or 0.0) < self._feed.deadline_seconds,
                 "delivered": self._delivered,
                 "skipped": self._skipped,
                 "damaged": self._damaged,
                 "silent_seconds": silent,
                 "restarts": self._restarts,
-                "last_fault": self._fault or self._frame_fault,
+                "last_fault": fault,
                 "settings_refused": ", ".join(other) or None,
                 **self._imaging,
             }
@@ -219,23 +229,23 @@ class LiveCamera:
         self._stop.set()
         with self._changed:
             self._changed.notify_all()
-        self._thread.join()
+        self._worker.stop()
 
     # -- the thread that watches the child ------------------------------------------------------------------------
 
-    def _watch(self) -> None:
-        pause = 0.0
-        while not self._stop.wait(pause):
-            began = time.monotonic()
-            reason = self._one_child()
-            if self._stop.is_set():
-                return
-            steady = self._last_arrival is not None and time.monotonic() - began > _STEADY_SECONDS
-            pause = 0.0 if steady else min(_LONGEST_PAUSE_SECONDS, max(_FIRST_PAUSE_SECONDS, pause * 2))
-            log.warning("camera failed", extra={"reason": reason, "pause_seconds": pause})
-            with self._changed:
-                self._fault = reason
-                self._restarts += 1
+    def _watch(self) -> float:
+        """One child, from its start to its end; how long to wait before the next."""
+        began = time.monotonic()
+        reason = self._one_child()
+        if self._stop.is_set():
+            return 0.0
+        steady = self._last_arrival is not None and time.monotonic() - began > _STEADY_SECONDS
+        self._pause = 0.0 if steady else min(_LONGEST_PAUSE_SECONDS, max(_FIRST_PAUSE_SECONDS, self._pause * 2))
+        log.warning("camera failed", extra={"reason": reason, "pause_seconds": self._pause})
+        with self._changed:
+            self._fault = reason
+            self._restarts += 1
+        return self._pause
 
     def _one_child(self) -> str:
         """Start a child and look after it until it fails; why it did, or why there is none."""
@@ -265,7 +275,7 @@ class LiveCamera:
             return self._listen(child, pipes)
 
     def _listen(self, child: _Child, pipes: selectors.BaseSelector) -> str:
-        words, measured = "", 0.0
+        measured = 0.0
         while not self._stop.is_set():
             ready = {key.fd for key, _ in pipes.select(_LOOK_SECONDS)}
             if child.wake in ready and os.read(child.wake, 65_536):
@@ -273,8 +283,8 @@ class LiveCamera:
             if child.said in ready:
                 lines = child.lines()
                 if lines is None:
-                    return words or f"{self._feed.name}: its process ended by itself; see the system's log"
-                words = self._heard(child, lines) or words
+                    return child.failed or f"{self._feed.name}: its process ended by itself{child.last_words}"
+                self._heard(child, lines)
             now = time.monotonic()
             if late := self._late(child, now):
                 return late
@@ -287,17 +297,17 @@ class LiveCamera:
         child.last_frame = time.monotonic()
         with self._changed:
             self._last_arrival, self._fault = child.last_frame, None
+            self._worker.note(None)
             self._changed.notify_all()
 
-    def _heard(self, child: _Child, lines: list[str]) -> str:
-        """Take in what the child said; its complaint, if there was one."""
-        words = ""
+    def _heard(self, child: _Child, lines: list[str]) -> None:
+        """Take in what the child said."""
         for line in lines:
             try:
                 facts = json.loads(line)
                 what = facts["what"]
             except (ValueError, KeyError, TypeError):  # a driver's own words
-                words = f"{self._feed.name}: {masked(line)[:200]}"
+                child.last_words = f"; the driver's last words: {masked(line)[:200]}"
                 continue
             if what == "opened":
                 child.opened, child.last_frame = True, time.monotonic()
@@ -306,11 +316,10 @@ class LiveCamera:
                 self._damaged += 1
             elif what == "larger" and facts["width"] * facts["height"] <= self._feed.max_pixels:
                 self._slot_bytes = int(facts["bytes"])
-                words = f"{self._feed.name} delivers {facts['width']} x {facts['height']} now"
+                child.failed = f"{self._feed.name} delivers {facts['width']} x {facts['height']} now"
             else:
                 reason = facts.get("reason", "its frames are beyond the limit of pixels")
-                words = masked(reason if self._feed.name in reason else f"{self._feed.name}: {reason}")
-        return words
+                child.failed = masked(reason if self._feed.name in reason else f"{self._feed.name}: {reason}")
 
     def _late(self, child: _Child, now: float) -> str | None:
         if not child.opened:
@@ -326,7 +335,12 @@ class LiveCamera:
     def _measure(self) -> None:
         with self._changed:
             image, self._last_image = self._last_image, None
-        if image is not None:
+        if image is None:
+            return
+        try:
             found = measure(image, self._reference).as_health()
-            with self._changed:
-                self._imaging = found
+        except (MemoryError, cv2.error) as error:  # health can wait; the pictures cannot
+            log.warning("imaging was not measured", extra={"reason": str(error) or type(error).__name__})
+            found = {}
+        with self._changed:
+            self._imaging = found

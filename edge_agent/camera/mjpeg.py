@@ -1,11 +1,13 @@
 """Motion JPEG over HTTP (``multipart/x-mixed-replace``, RFC 2046 5.1): the pictures as the camera made them, each checked.
 
 Invariants: a part is decoded only when it is whole (its announced length, or up to the next boundary) and its header says
-a size within the bound; what cannot be decoded is counted and skipped, never half a picture; every read has a deadline.
+a size within the bound; what cannot be decoded is counted and skipped, never half a picture; every read has a deadline;
+of several pictures that wait the newest is decoded.
 """
 
 import base64
 import http.client
+import select
 import ssl
 from collections.abc import Callable, Mapping
 from urllib.parse import unquote, urlsplit
@@ -33,6 +35,7 @@ class MjpegSource:
         self._connection: http.client.HTTPConnection | None = None
         self._answer: http.client.HTTPResponse | None = None
         self._boundary = b""
+        self._here_only = False
 
     def open(self, settings: Mapping[str, float]) -> Mapping[str, float]:
         """Connect. DeviceError when it does not answer with a stream; settings belong into the address here."""
@@ -69,13 +72,40 @@ class MjpegSource:
         self._answer, self._boundary = answer, b"--" + boundary.removeprefix("--").encode()
 
     def read(self) -> Image | None:
-        """The next picture that can be decoded; None at the end of the stream."""
-        while (data := self._part()) is not None:
+        """The newest picture that is here whole and can be decoded; None at the end of the stream."""
+        while (data := self._newest()) is not None:
             try:
                 return decode(data, max_bytes=self._max_bytes, max_pixels=self._max_pixels)
             except PictureError as error:
                 self._damaged(str(error))
         return None
+
+    def _newest(self) -> bytes | None:
+        """The last of the parts that have arrived: a stream that comes faster than it is decoded must not fall behind."""
+        data = self._part()
+        while data is not None and (newer := self._part_here()) is not None:
+            data = newer
+        return data
+
+    def _part_here(self) -> bytes | None:
+        """A further part, if it has arrived whole; nothing is waited for."""
+        while len(self._buffer) < self._max_bytes and self._waits() and self._more():
+            pass
+        before, self._here_only = bytes(self._buffer), True
+        try:
+            data = self._part()
+        finally:
+            self._here_only = False
+        if data is None:
+            self._buffer[:] = before
+        return data
+
+    def _waits(self) -> bool:
+        """Whether there is more to be read at once."""
+        try:
+            return self._answer is not None and bool(select.select([self._answer], [], [], 0)[0])
+        except (OSError, ValueError):  # closed meanwhile
+            return False
 
     def _part(self) -> bytes | None:
         if not self._skip_past(self._boundary) or (header := self._until(b"\r\n\r\n", _MAX_HEADER)) is None:
@@ -117,6 +147,8 @@ class MjpegSource:
 
     def _more(self) -> bool:
         """Read on; False at the end, and after the deadline."""
+        if self._here_only:
+            return False
         try:
             data = self._answer.read1(_CHUNK) if self._answer is not None else b""
         except (OSError, http.client.HTTPException):

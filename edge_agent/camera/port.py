@@ -48,7 +48,7 @@ class Camera(Protocol):
     def next(self, timeout_seconds: float, *, since: float | None = None) -> Frame | None:
         """The next frame (newest, for a live camera), or None when none came in time.
 
-        ``since``: a live camera waits for a frame handed over after that `time.monotonic`; files do not age.
+        ``since``: `time.monotonic` of a trigger; only what was taken after it will do, of files what appears from now on.
         """
 
     def health(self) -> Health:

@@ -1,8 +1,8 @@
 """HTTP as trigger: a request asks for an inspection, the answer is the verdict.
 
-Invariants: this computer may ask, others need the token; whoever may ask and cannot be understood is counted as missed, for
-a part went by; a request that goes away, or waits longer than we do, leaves the inspection and its row as they are; the
-loop never waits for a request.
+Invariants: the answer says OK to the line by the same rule as every signal; this computer may ask, others need the token;
+whoever may ask and cannot be understood is counted as missed, for a part went by; a request that goes away, or waits longer
+than we do, leaves the inspection and its row as they are; the loop never waits for a request.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse, Response
 
 from edge_agent.page.bodies import BodyError, read
 from edge_agent.page.guarded import plain_address
+from edge_agent.signals.port import clean_ok
 from edge_agent.trigger.asked import Asked, BusyError, StoppingError, UnfitNameError
 from inspection.contracts import Verdict
 
@@ -42,7 +43,8 @@ class Asking:
         self._wait = wait_seconds
 
     async def trigger(self, request: Request) -> Response:
-        """The verdict's JSON (200), or 202 with ``?wait=false``; 409: another part is inspected, this one was missed."""
+        """``{"output": "OK" | "NG", "verdict": {...}}`` (200), or 202 with ``?wait=false``; 409: another part is inspected,
+        this one was missed."""
         if self._asked is None:
             return _error(404, "this station is not triggered over HTTP: its trigger is another one")
         if not self._allowed(request):
@@ -67,7 +69,7 @@ class Asking:
             return _error(503, str(error))
         except TimeoutError:
             return _error(504, f"no verdict within {self._wait:g} s; its row will come into the journal all the same")
-        return Response(verdict.canonical(), media_type="application/json")
+        return _answered(verdict)
 
     def _allowed(self, request: Request) -> bool:
         return _is_local(request) or self._has_token(request)
@@ -104,6 +106,12 @@ async def heard(answer: "Future[Verdict]", seconds: float) -> Verdict:
     async with asyncio.timeout(seconds):
         await came.wait()
     return answer.result()
+
+
+def _answered(verdict: Verdict) -> Response:
+    """``output`` is what the line may act on: a verdict may say OK of a part in shadow mode or in a challenge."""
+    output = b"OK" if clean_ok(verdict) else b"NG"
+    return Response(b'{"output":"%s","verdict":%s}' % (output, verdict.canonical()), media_type="application/json")
 
 
 def _error(status: int, words: str, *, bearer: bool = False) -> JSONResponse:

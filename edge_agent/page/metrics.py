@@ -72,6 +72,7 @@ def _counted(now: Snapshot) -> Iterator[Metric]:
     named = {
         "missed": "Triggers nobody could serve.",
         "late": "Verdicts later than the takt, which are ERROR.",
+        "told_late": "Verdicts that were written too slowly: the line heard ERROR instead.",
         "pictures_dropped": "Pictures not kept because the queue was full.",
         "refused": "Items the hub refused.",
         "ledger_breaks": "Times the ledger was found not to close.",

@@ -83,7 +83,7 @@ class ErrorCode(StrEnum):
 class Verdict(Contract):
     """One trigger's verdict. ``(device, boot, sequence)`` is the idempotency key.
 
-    ``scores`` are class probabilities in [0, 1] that sum to 1 (empty on ERROR). ``frame_sha256`` is the digest of the
+    ``scores`` are class probabilities in [0, 1] that sum to 1 (empty on ERROR, unless it only came too late). ``frame_sha256`` is the digest of the
     stored, losslessly encoded picture (PNG), or None when the picture was not kept. ``timings_ms`` are milliseconds
     per stage.
     """

@@ -2,6 +2,8 @@
 
 import os
 import struct
+import threading
+import time
 import zlib
 from pathlib import Path
 
@@ -17,13 +19,20 @@ from edge_agent.camera.guard import GuardLimits, StreamGuard, look
 from edge_agent.camera.port import Health
 from edge_agent.camera.video import VideoFile
 from edge_agent.capturing import capture
+from edge_agent.config import AgentConfig
 from edge_agent.errors import PictureError, UsageError
+from edge_agent.making import make_camera
 from edge_agent.pictures import decode, encode_png
 from edge_agent.trigger.free import FreeRunning
 from edge_agent.trigger.interval import Interval
-from tests.edge_agent.helpers import picture, png, write_picture
+from tests.edge_agent.helpers import Authority, picture, png, write_picture
+from tests.edge_agent.helpers import config as config_of
 
 LIMITS = {"max_bytes": 10**6, "max_pixels": 10**6}
+
+
+def plain_config() -> AgentConfig:
+    return config_of(Authority().root)
 
 
 def folder_camera(folder: Path, delivered: set[str] | None = None, *, loop: bool = False) -> FolderCamera:
@@ -126,6 +135,32 @@ def test_a_flipped_byte_in_a_png_is_a_fault() -> None:
 def test_stored_pictures_are_lossless() -> None:
     """What is stored is what was judged."""
     assert np.array_equal(decode(encode_png(picture(3)), **LIMITS), picture(3))
+
+
+def test_a_picture_that_lay_there_before_the_trigger_does_not_answer_it(tmp_path: Path) -> None:
+    """It is of the part before, whose trigger was missed: taken for the next one, every answer would be one part behind."""
+    write_picture(tmp_path, "old.png", picture(1))
+    camera = folder_camera(tmp_path)
+    assert camera.next(0.1, since=time.monotonic()) is None
+    saving = threading.Timer(0.2, write_picture, (tmp_path, "new.png", picture(2)))
+    saving.start()
+    frame = camera.next(5, since=time.monotonic())
+    saving.join()
+    assert frame is not None
+    assert frame.part == "new"
+    assert camera.health()["passed_over"] == 1
+    assert camera.next(0.1) is None, "what was passed over does not come back"
+
+
+def test_pictures_of_one_camera_are_guarded_in_a_folder_too(tmp_path: Path) -> None:
+    """Where a reference or bounds are set: the same picture again under another name is a camera that hangs."""
+    for number, seed in enumerate((1, 2, 2)):
+        write_picture(tmp_path, f"{number}.png", picture(seed))
+    settings = {"guard": {"max_saturated_share": 0.5}}
+    kept = AgentConfig.model_validate(plain_config().model_dump(mode="json") | {"camera_settings": settings})
+    for config, faults in ((plain_config(), [False] * 3), (kept, [False, False, True])):
+        camera = make_camera(f"folder:{tmp_path}", config, lambda *_: set(), loop=False)
+        assert [bool(frame.fault) for frame in drain(camera)] == faults
 
 
 def test_a_missing_folder_is_wrong_usage(tmp_path: Path) -> None:

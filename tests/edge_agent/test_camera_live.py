@@ -20,7 +20,10 @@ import pytest
 from edge_agent.camera import Frame
 from edge_agent.camera.genicam import GenicamSource, producers, to_bgr
 from edge_agent.camera.guard import GuardLimits, StreamGuard
+from edge_agent.camera.imaging import Imaging
 from edge_agent.camera.live import Feed, LiveCamera, _Child, masked
+from edge_agent.camera.mjpeg import MjpegSource
+from edge_agent.camera.opening import CameraSettings, open_camera
 from edge_agent.camera.ring import SLOTS, Ring
 from edge_agent.errors import DeviceError
 from tests.edge_agent.helpers import picture
@@ -96,6 +99,78 @@ def test_a_request_gets_a_frame_that_was_taken_after_it(live: LiveCamera) -> Non
         assert frame is not None
         assert frame.stamp is not None
         assert frame.stamp >= now
+
+
+def test_a_late_camera_is_given_its_time(network: NetworkCamera) -> None:
+    """What arrives sooner than its latency after the trigger was exposed before it, and shows the part before."""
+    camera = LiveCamera(Feed("opencv", network.url, latency_seconds=0.2), StreamGuard())
+    try:
+        delivered(camera)
+        now = time.monotonic()
+        frame = camera.next(5, since=now)
+        assert frame is not None
+        assert frame.stamp is not None
+        assert now + 0.2 <= frame.stamp < now + 1.0
+    finally:
+        camera.close()
+
+
+def test_a_network_camera_is_taken_as_late_unless_it_is_said_otherwise(network: NetworkCamera) -> None:
+    """Nobody measures it on the first day; a device on a cable is immediate."""
+    for where, settings, expected in (
+        (network.url, CameraSettings(), 0.3),
+        (network.url, CameraSettings(latency_seconds=0.0), 0.0),
+        ("id=none", CameraSettings(), 0.0),
+    ):
+        camera = open_camera(f"opencv:{where}", settings, deadline_seconds=2, max_pixels=10**6)
+        assert isinstance(camera, LiveCamera)
+        camera.close()
+        assert camera._feed.latency_seconds == expected
+
+
+def test_of_pictures_that_wait_the_newest_is_decoded(network: NetworkCamera) -> None:
+    """A camera faster than the decoder must not fill the buffers: each picture would be older than the one before."""
+    source = MjpegSource(network.url, "camera", timeout_seconds=5, max_pixels=10**6, damaged=lambda _: None)
+    source.open({})
+    try:
+        assert source.read() is not None
+        until(lambda: network.sent >= 30)
+        before = network.sent
+        network.mode = "black"
+        until(lambda: network.sent >= before + 5)
+        newest = source.read()
+        assert newest is not None
+        assert newest.max() < 20, "the newest of them is black"
+    finally:
+        source.close()
+
+
+def test_an_old_word_of_the_driver_is_not_the_reason_of_a_later_death(live: LiveCamera) -> None:
+    """Drivers grumble; what they said hours ago is told as that, not as why the process ended."""
+    delivered(live)
+    child = live._child
+    assert child is not None
+    live._heard(child, ["Corrupt JPEG data: 1 extraneous bytes"])
+    os.kill(child.process.pid, signal.SIGKILL)
+    until(lambda: "its process ended by itself" in str(live.health()["last_fault"]) or live._restarts > 0)
+    assert "last words: Corrupt JPEG data" in child.last_words
+    assert child.failed == ""
+
+
+def test_trouble_in_measuring_or_watching_is_not_the_end_of_the_camera(
+    live: LiveCamera, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Too little memory for a moment, or an error nobody thought of: pictures come on, or again."""
+    troubles: list[Exception] = [RuntimeError("nobody thought of this"), MemoryError()]
+
+    def fails(*_: object) -> Imaging:
+        if troubles:
+            raise troubles.pop()
+        return Imaging(1.0, 2.0, 0.0)
+
+    monkeypatch.setattr("edge_agent.camera.live.measure", fails)
+    until(lambda: live.next(0.1) is not None and not troubles, seconds=20)
+    until(lambda: clean(live) and bool(live.health()["ok"]), seconds=20)
 
 
 def test_a_stale_frame_is_never_delivered(network: NetworkCamera, live: LiveCamera) -> None:

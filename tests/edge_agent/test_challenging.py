@@ -94,6 +94,30 @@ def test_with_a_takt_it_starts_only_what_it_can_finish(rig: Rig) -> None:
     assert [rig.by_part[f"p{seed}"].challenger is not None for seed in range(3)] == [True, False, False]
 
 
+class Chosen:
+    """As much of a loaded bundle as is looked at to choose."""
+
+    def __init__(self, digest: str) -> None:
+        self.digest = digest
+
+
+def test_a_challenger_that_was_slow_once_is_asked_again_and_blames_no_other(tmp_path: Path) -> None:
+    """Something else took the processor for a moment; and its successor begins with a clean sheet."""
+    database = Database(tmp_path / "journal.db")
+    journal = Journal(database, max_pending=10, keep_rows=10)
+    outbox = Outbox(database, tmp_path / "outbox", max_bytes=10**6, min_free_bytes=0)
+    asked = Challenging(
+        database, journal, Keeper(database, journal, outbox, queue_frames=1), takt_seconds=1.0, note_view=lambda _: None
+    )
+    asked._expected = ("slow", 2.0)
+    judged = verdict(1)
+    slow, other = Chosen("slow"), Chosen("other")
+    assert asked.choose(judged, slow, 0.1) is None  # type: ignore[arg-type]
+    assert asked.choose(judged, other, 0.1) is other  # type: ignore[arg-type, comparison-overlap]
+    assert any(asked.choose(judged, slow, 0.1) is not None for _ in range(100))  # type: ignore[arg-type]
+    database.close()
+
+
 class Torn(OnnxRuntime):
     """The challenger passes its self-test and fails afterwards."""
 

@@ -384,3 +384,48 @@ def test_what_comes_later_than_the_takt_is_an_error_and_counted(rig: Rig) -> Non
     assert late.scores
     assert rig.line.told == [("good", False)]
     assert rig.counters()["late"] == 1
+
+
+def test_an_ok_that_was_written_too_slowly_is_not_told(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk took longer than the takt: the row stands, the line hears NG, and that is counted."""
+    record = Journal.record
+
+    def slow(self: Journal, *args: Any, **kwargs: Any) -> None:
+        record(self, *args, **kwargs)
+        time.sleep(1.0)
+
+    monkeypatch.setattr(Journal, "record", slow)
+    rig.config = rig.config.overridden(takt_seconds=1.0)
+    rig.run([Frame(picture(1), "good")])
+    assert rig.by_part["good"].decision is Decision.OK
+    assert rig.line.told == [("good", False)]
+    assert rig.counters()["told_late"] == 1
+    assert "late" not in rig.counters()
+
+
+def test_a_camera_without_a_picture_is_not_called_late(rig: Rig) -> None:
+    """Somebody must look at the cable, not at the computer; and the takt is not waited beyond."""
+
+    class Gone(Silent):
+        def next(self, timeout_seconds: float, *, since: float | None = None) -> Frame | None:
+            assert timeout_seconds <= 0.05
+            time.sleep(timeout_seconds)
+            return None
+
+    asked: list[Request] = [Request(part="p")]
+
+    class Once(FreeRunning):
+        def next(self) -> Request | None:
+            return asked.pop() if asked else None
+
+    rig.config = rig.config.overridden(takt_seconds=0.05)
+    camera = Gone([])
+    agent = Agent(rig.state, rig.config, "boot", rig.hub)
+    wires = Wires(Once(camera, deadline_seconds=1), rig.line)
+    agent.run(camera, wires, OnnxRuntime, threading.Event(), max_triggers=1)
+    agent.close()
+    found = rig.by_part["p"]
+    assert found.error_code == "no_frame"
+    assert "cable" in str(found.reason)
+    assert "late" in str(found.reason)
+    assert rig.counters()["late"] == 1

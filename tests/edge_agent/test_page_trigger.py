@@ -22,7 +22,7 @@ from edge_agent.signals.several import Several
 from edge_agent.trigger.asked import Asked
 from edge_agent.wires import Wires
 from edge_agent.wiring import Page
-from inspection.contracts import Decision, Purpose, Verdict
+from inspection.contracts import Decision, Mode, Purpose, Verdict
 from tests.edge_agent.helpers import FakeHub, bundle, config, picture
 from tests.edge_agent.test_camera import Silent
 from tests.edge_agent.test_loop import Line
@@ -40,6 +40,7 @@ class Loop:
         self.gate = threading.Event()
         self.gate.set()
         self.parts: list[str] = []
+        self.changes: dict[str, Any] = {}
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run)
 
@@ -50,7 +51,8 @@ class Loop:
                 self.gate.wait(WAIT_SECONDS)
                 part = request.part or "unnamed"
                 self.parts.append(part)
-                self.asked.tell(self.stage.show(picture(1, scratch=255 if "bad" in part else 0), part, lot=request.lot))
+                verdict = self.stage.show(picture(1, scratch=255 if "bad" in part else 0), part, lot=request.lot)
+                self.asked.tell(verdict.model_copy(update=self.changes))
             self.stage.board.alive()
 
     def __enter__(self) -> "Loop":
@@ -81,14 +83,31 @@ def ask(client: httpx.Client, body: Any = None, **query: str) -> httpx.Response:
     return client.post("/trigger", json={} if body is None else body, params=query)
 
 
+def judged(answer: httpx.Response) -> Verdict:
+    return Verdict.model_validate(answer.json()["verdict"])
+
+
 def test_who_asks_gets_the_verdict(line: Loop) -> None:
-    """As the contract's JSON, for the part and lot that were named."""
+    """As the contract's JSON, for the part and lot that were named, beside what the line may act on."""
     with serving(line.stage, line.asked) as client:
         answer = ask(client, {"part": "bad-1", "lot": "L1"})
-        verdict = Verdict.parse(answer.content)
+        verdict = judged(answer)
         assert answer.status_code == 200
         assert (verdict.part, verdict.lot, verdict.decision) == ("bad-1", "L1", Decision.NG)
-        assert Verdict.parse(ask(client).content).part == "unnamed"
+        assert answer.json()["output"] == "NG"
+        plain = ask(client)
+        assert judged(plain).part == "unnamed"
+        assert plain.json()["output"] == "OK"
+
+
+@pytest.mark.parametrize(("mode", "purpose"), [("shadow", "production"), ("collect", "production"), ("judge", "challenge")])
+def test_an_ok_that_is_not_for_the_line_is_not_answered_as_one(line: Loop, mode: str, purpose: str) -> None:
+    """In shadow somebody else answers the line; in a challenge the part is known to be bad."""
+    line.changes = {"mode": Mode(mode), "purpose": Purpose(purpose)}
+    with serving(line.stage, line.asked) as client:
+        answer = ask(client, {"part": "p"})
+        assert judged(answer).decision is Decision.OK
+        assert answer.json()["output"] == "NG"
 
 
 def test_who_does_not_wait_is_told_at_once(line: Loop) -> None:
@@ -151,7 +170,7 @@ def test_somebody_who_goes_away_breaks_nothing(line: Loop) -> None:
             torn.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         line.gate.set()
         until(lambda: line.parts == ["gone"])
-        assert Verdict.parse(ask(client, {"part": "next"}).content).part == "next"
+        assert judged(ask(client, {"part": "next"})).part == "next"
 
 
 def test_a_stop_of_the_page_leaves_the_question_with_the_loop(stage: Stage) -> None:
@@ -302,7 +321,7 @@ def test_a_whole_agent_answers_over_its_page(tmp_path: Path, hub: FakeHub) -> No
     try:
         with serving(stage, asked) as client:
             until(lambda: stage.board.moves)
-            answers = [Verdict.parse(ask(client, {"part": f"p{n}"}).content) for n in range(6)]
+            answers = [judged(ask(client, {"part": f"p{n}"})) for n in range(6)]
             shown = until(lambda: (last := state_of(client)["last"])["part"] == "p5" and last)
             assert client.get(f"/picture/{shown['id']}.jpg").status_code == 200
     finally:
