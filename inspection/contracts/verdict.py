@@ -83,9 +83,9 @@ class ErrorCode(StrEnum):
 class Verdict(Contract):
     """One trigger's verdict. ``(device, boot, sequence)`` is the idempotency key.
 
-    ``scores`` are class probabilities in [0, 1] that sum to 1 (empty on ERROR, unless it only came too late). ``frame_sha256`` is the digest of the
-    stored, losslessly encoded picture (PNG), or None when the picture was not kept. ``timings_ms`` are milliseconds
-    per stage.
+    ``scores`` are class probabilities in [0, 1] that sum to 1 (empty on ERROR, unless it only came too late).
+    ``frame_sha256`` is the digest of the stored, losslessly encoded picture (PNG), or None when the picture was not kept.
+    ``timings_ms`` are milliseconds per stage.
     """
 
     SCHEMA: ClassVar[str] = "escapement.verdict/1.2"
