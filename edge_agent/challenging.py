@@ -18,7 +18,7 @@ from edge_agent.journal import Journal
 from edge_agent.keeper import Keeper
 from edge_agent.pictures import Image
 from edge_agent.supervise import Worker
-from inspection.contracts import ChallengerView, Decision, Verdict
+from inspection.contracts import ChallengerView, Decision, Purpose, Verdict
 
 log = logging.getLogger(__name__)
 
@@ -64,8 +64,11 @@ class Challenging:
     def choose(self, verdict: Verdict, challenger: Loaded | None, spent_seconds: float) -> Loaded | None:
         """The challenger that shall look at this frame, or None. Without a takt only the queue decides.
 
-        A verdict that no bundle made (collect mode) is nothing to compare with.
+        A verdict that no bundle made (collect mode) is nothing to compare with, nor is one on a known part: it would be
+        asked about as a part of the line, and counted as one.
         """
+        if verdict.purpose is Purpose.CHALLENGE:
+            return None
         if challenger is None or verdict.bundle_digest is None or verdict.decision is Decision.ERROR:
             return None
         digest, expected = challenger.digest, self._expected_of(challenger.digest)

@@ -184,5 +184,6 @@ def _judged(blank: Verdict, image: Image, active: Active, loaded: Loaded, starte
         loaded.recipe,
         audit_share=active.audit_share,
         margin=active.near_margin,
+        purpose=verdict.purpose,
     )
     return Inspected(verdict, why, defect_map=judgement.defect_map)

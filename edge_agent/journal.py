@@ -27,7 +27,7 @@ from edge_agent.database import Database, count
 from edge_agent.errors import DeviceError
 from edge_agent.packing import pack, unpack
 from edge_agent.ranks import SET_ASIDE, rank_of
-from inspection.contracts import Decision, Ledger, Verdict, sha256_hex
+from inspection.contracts import Decision, Ledger, Purpose, Verdict, sha256_hex
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ class Journal:
                 db.execute("INSERT OR IGNORE INTO delivered VALUES (?, ?)", source)
             for name in ("triggers", verdict.decision.value, "stored", *(["late"] if late else [])):
                 count(db, name)
-            if verdict.bundle_digest is not None:
+            if verdict.bundle_digest is not None and verdict.purpose is Purpose.PRODUCTION:
                 db.execute(
                     "INSERT INTO by_digest VALUES (?, 1) ON CONFLICT (digest) DO UPDATE SET value = value + 1",
                     (verdict.bundle_digest,),
@@ -359,7 +359,7 @@ class Journal:
         return {str(name): int(str(value)) for name, value in self._database.read("SELECT name, value FROM counters")}
 
     def verdicts_by_digest(self) -> dict[str, int]:
-        """How many verdicts each bundle has made on this device, over all restarts."""
+        """How many verdicts each bundle has made on this device, over all restarts, without known parts of a challenge."""
         return {str(d): int(str(n)) for d, n in self._database.read("SELECT digest, value FROM by_digest")}
 
     def _unpacked(self, packed: object, sample: object) -> bytes:

@@ -19,6 +19,7 @@ from inspection.contracts import (
     Box,
     Decision,
     Outcome,
+    Purpose,
     Recipe,
     Region,
     decide,
@@ -154,17 +155,25 @@ def audited(verdict_id: str, share: float) -> bool:
 
 
 def why_keep(
-    decision: Decision, verdict_id: str, scores: Mapping[str, float], recipe: Recipe, *, audit_share: float, margin: float
+    decision: Decision,
+    verdict_id: str,
+    scores: Mapping[str, float],
+    recipe: Recipe,
+    *,
+    audit_share: float,
+    margin: float,
+    purpose: Purpose = Purpose.PRODUCTION,
 ) -> str | None:
     """Why the picture of a judged frame is kept, or None.
 
     The audit comes before the threshold: its share must stay a random sample of all OK parts, near ones included.
+    A known part of a challenge is none of them: its picture is kept only as evidence of a reject or a doubt.
     """
     if decision is Decision.NG:
         return "ng"
     if decision is Decision.INCONCLUSIVE:
         return "inconclusive"
-    if decision is not Decision.OK:
+    if decision is not Decision.OK or purpose is Purpose.CHALLENGE:
         return None
     if audited(verdict_id, audit_share):
         return "audit"

@@ -146,7 +146,8 @@ class Updater:
         self._switch(slot, active)
 
     def note(self, inspected: Inspected) -> None:
-        """Count a verdict towards the probation. Faults of the camera say nothing about the bundle."""
+        """Count a verdict towards the probation. Faults of the camera say nothing about the bundle; a model that works or
+        fails on a known part of a challenge does so on any."""
         if not self._installed.probation:
             return
         with self._lock:

@@ -114,7 +114,7 @@ class Report(Contract):
     assignment_serial: int = Field(default=0, ge=0)
     bundle_digest: Sha256 | None = None
     recipe_digest: Sha256 | None = None
-    verdicts_by_digest: dict[str, int] = {}
+    verdicts_by_digest: dict[str, int] = {}  # on parts of the line; older agents count known parts of a challenge too
     ledger: Ledger = Ledger()
     outbox_depth: int = Field(default=0, ge=0)
     free_disk_bytes: int = Field(default=0, ge=0)

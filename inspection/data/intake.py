@@ -196,6 +196,7 @@ def _row(verdict: Verdict, product: Product, held: set[str]) -> dict[str, Any]:
     scored = product.good_class in verdict.scores
     return {name: getattr(verdict, name) for name in _SEARCHED} | {
         "mode": verdict.mode.value,
+        "purpose": verdict.purpose.value,
         "decision": verdict.decision.value,
         "defect_score": defect_score(verdict.scores, product.good_class) if scored else None,
         "picture": verdict.frame_sha256 if verdict.frame_sha256 in held else None,

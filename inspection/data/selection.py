@@ -1,8 +1,8 @@
 """Selection: which pictures are worth an operator's time. Chosen by the latest verdict on each picture.
 
-Invariants: a picture is asked about once; audits are drawn at random from the pictures of passed parts that their device
-drew at random, and those are chosen in no other way, so that escapes can be estimated without bias; the same ``rng`` state
-gives the same choice.
+Invariants: a picture is asked about once; verdicts on known parts of a challenge choose nothing; audits are drawn at random
+from the pictures of passed parts that their device drew at random, and those are chosen in no other way, so that escapes
+can be estimated without bias; the same ``rng`` state gives the same choice.
 """
 
 import math
@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, func, select
 from sqlalchemy.orm import Session
 
-from inspection.contracts import ANY_DEFECT, Decision
+from inspection.contracts import ANY_DEFECT, Decision, Purpose
 from inspection.data.labels import name_of
 from inspection.data.product import Product
 from inspection.data.products import load_product
@@ -98,7 +98,8 @@ def _candidates(session: Session, product: str) -> list[_Candidate]:
     )
     latest = (
         select(VerdictRow.id, place.label("place"))
-        .where(VerdictRow.product == product, VerdictRow.picture.in_(stored))
+        .where(VerdictRow.product == product, VerdictRow.purpose == Purpose.PRODUCTION.value)
+        .where(VerdictRow.picture.in_(stored))
         .where(VerdictRow.picture.not_in(asked), VerdictRow.picture.not_in(answered))
         .subquery()
     )

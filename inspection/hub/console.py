@@ -9,7 +9,7 @@ from typing import TypeVar
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from inspection.contracts import Report
+from inspection.contracts import Purpose, Report
 from inspection.data.product import Product
 from inspection.data.products import list_products, list_stations
 from inspection.hub.state import Hub
@@ -52,7 +52,7 @@ class DeviceView:
 
 @dataclass(frozen=True)
 class StationView:
-    """A station, its devices, and the hub's count of its verdicts per decision in the window."""
+    """A station, its devices, and the hub's count of its verdicts per decision in the window, without challenges."""
 
     name: str
     mode: str
@@ -143,7 +143,8 @@ def _station_views(
     counts: dict[str, Counter[str]] = {row.name: Counter() for row in stations}
     query = (
         select(VerdictRow.station, VerdictRow.decision, func.count())
-        .where(VerdictRow.product == product.name, VerdictRow.captured_at >= now - WINDOW)
+        .where(VerdictRow.product == product.name, VerdictRow.purpose == Purpose.PRODUCTION.value)
+        .where(VerdictRow.captured_at >= now - WINDOW)
         .group_by(VerdictRow.station, VerdictRow.decision)
     )
     for station, decision, number in session.execute(query):

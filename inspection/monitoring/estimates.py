@@ -2,7 +2,8 @@
 
 What is known directly: of the audited passed parts (a random share of all passed parts) how many were defective, and of
 the labelled rejected parts how many were good. The two rates follow with the station's own counts of passed and rejected
-parts. Only verdicts of stations that judge count; labels from an import say nothing about the line and are left out.
+parts. Only verdicts of stations that judge count; known parts of a challenge, and labels from an import, say nothing about
+the line and are left out.
 """
 
 from collections import Counter, defaultdict
@@ -14,7 +15,7 @@ from scipy import stats
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from inspection.contracts import Decision, Mode
+from inspection.contracts import Decision, Mode, Purpose
 from inspection.data.labels import IMPORT
 from inspection.data.product import Product
 from inspection.store.tables import LabelRow, TaskRow, VerdictRow
@@ -139,7 +140,12 @@ def estimate_field(session: Session, product: Product, *, since: datetime) -> li
     The audit is a random share of the passed parts: tasks with that purpose, on pictures their device drew at random.
     Near-threshold pictures of passed parts are never counted, they would make escape look worse than it is.
     """
-    judged = (VerdictRow.product == product.name, VerdictRow.captured_at >= since, VerdictRow.mode == Mode.JUDGE.value)
+    judged = (
+        VerdictRow.product == product.name,
+        VerdictRow.captured_at >= since,
+        VerdictRow.mode == Mode.JUDGE.value,
+        VerdictRow.purpose == Purpose.PRODUCTION.value,
+    )
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     totals = select(VerdictRow.station, VerdictRow.decision, func.count()).where(*judged)
     for station, decision, number in session.execute(totals.group_by(VerdictRow.station, VerdictRow.decision)):

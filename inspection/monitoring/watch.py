@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from inspection.contracts import AgentState, Decision, Report
+from inspection.contracts import AgentState, Decision, Purpose, Report
 from inspection.monitoring.drift import errors_rose, score_shift
 from inspection.monitoring.fleet import is_silent, ledger_words
 from inspection.store.session import Store
@@ -63,7 +63,7 @@ def _device_findings(device: DeviceRow, now: datetime, poll_seconds: float) -> I
 def _station_findings(session: Session, station: str) -> Iterator[Finding]:
     query = (
         select(VerdictRow.decision, VerdictRow.defect_score, VerdictRow.bundle_digest)
-        .where(VerdictRow.station == station)
+        .where(VerdictRow.station == station, VerdictRow.purpose == Purpose.PRODUCTION.value)
         .order_by(VerdictRow.captured_at.desc())
         .limit(RECENT + EARLIER)
     )

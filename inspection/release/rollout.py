@@ -17,7 +17,7 @@ from enum import StrEnum
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from inspection.contracts import AgentState, Decision, Mode, Report, TargetKind
+from inspection.contracts import AgentState, Decision, Mode, Purpose, Report, TargetKind
 from inspection.data.product import Product
 from inspection.errors import IntegrityError, UsageError
 from inspection.release.assignments import assign, belongs, signed_target
@@ -192,8 +192,8 @@ def _had_before(session: Session, issued: AssignmentRow) -> bool:
 
 
 def _verdicts_made(session: Session, device: DeviceRow, report: Report, issued: AssignmentRow) -> int:
-    """Verdicts the device counts for the new digest. One that ran this bundle before the rollout has counted older ones
-    too; then only verdicts the hub received since the assignment count."""
+    """Verdicts on parts of the line the device counts for the new digest. One that ran this bundle before the rollout has
+    counted older ones too; then only verdicts the hub received since the assignment count."""
     claimed = report.verdicts_by_digest.get(issued.bundle or "", 0)
     if not _had_before(session, issued):
         return claimed
@@ -201,6 +201,7 @@ def _verdicts_made(session: Session, device: DeviceRow, report: Report, issued: 
         VerdictRow.device == device.name,
         VerdictRow.bundle_digest == issued.bundle,
         VerdictRow.recipe_digest == issued.recipe,
+        VerdictRow.purpose == Purpose.PRODUCTION.value,
         VerdictRow.received_at >= issued.issued_at,
     )
     return min(claimed, session.scalars(query).one())
@@ -248,12 +249,14 @@ def _refusal(session: Session, row: RolloutRow) -> str | None:
 
 def _errors(session: Session, product: Product, row: RolloutRow) -> str | None:
     """Too many ERROR verdicts by the new bundle at moved stations. The share is of at least ``success_verdicts``, so that
-    one bad trigger among the first few does not halt a rollout."""
+    one bad trigger among the first few does not halt a rollout. Known parts of a challenge are left out: whether the
+    model fails on them the device's own probation sees, and a bundle that fails there is refused."""
     total = errors = 0
     for station in _moved(row):
         query = select(VerdictRow.decision, func.count()).where(
             VerdictRow.station == station,
             VerdictRow.bundle_digest == row.bundle,
+            VerdictRow.purpose == Purpose.PRODUCTION.value,
             VerdictRow.received_at >= _issued(session, row, station).issued_at,
         )
         for decision, made in session.execute(query.group_by(VerdictRow.decision)):

@@ -145,6 +145,7 @@ class VerdictRow(Base):
     captured_at: Mapped[datetime]
     received_at: Mapped[datetime] = mapped_column(default=utc_now, index=True)
     mode: Mapped[str] = mapped_column(String(16))
+    purpose: Mapped[str] = mapped_column(String(16), server_default="production")  # "challenge": a known part
     decision: Mapped[str] = mapped_column(String(16))
     defect_class: Mapped[str | None] = mapped_column(String(100))
     defect_score: Mapped[float | None]

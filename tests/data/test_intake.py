@@ -133,6 +133,15 @@ def test_a_verdict_is_kept_exactly_once(store: Store) -> None:
     assert Verdict.model_validate(row.body) == sent
 
 
+@pytest.mark.parametrize(("said", "kept"), [({}, "production"), ({"purpose": "challenge"}, "challenge")])
+def test_why_a_part_was_shown_can_be_searched(store: Store, said: dict[str, object], kept: str) -> None:
+    """A verdict that does not say, as older agents send it, is about a part of the line."""
+    with store.begin() as session:
+        accept_verdicts(session, [verdict(**said)])
+    with store.begin(read_only=True) as session:
+        assert session.scalars(select(VerdictRow.purpose)).one() == kept
+
+
 @pytest.mark.parametrize("changes", [{"decision": Decision.OK}, {"id": "v2"}, {"sequence": 2}])
 def test_a_rewritten_verdict_is_refused(store: Store, changes: dict[str, object]) -> None:
     """Another body under the same key or id is a contradiction, and the first one stays."""

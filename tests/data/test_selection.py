@@ -33,6 +33,7 @@ def judge(store: Store, add: Add) -> Callable[..., str]:
         later: int = 0,
         why: str | None = None,
         challenger: str | None = None,
+        purpose: str = "production",
     ) -> str:
         sha256 = picture or add(texture(number), part=str(number))
         body = {
@@ -45,6 +46,7 @@ def judge(store: Store, add: Add) -> Callable[..., str]:
             "part": str(number),
             "captured_at": NOW + timedelta(seconds=later),
             "decision": decision,
+            "purpose": purpose,
             "scores": {"ok": 1 - dent, "scratch": 0.0, "dent": dent},
             "thresholds": {"*": {"inconclusive": 0.4, "ng": 0.6}},
             "frame_sha256": sha256,
@@ -140,6 +142,16 @@ def test_the_latest_verdict_counts(store: Store, judge: Callable[..., str]) -> N
     picture = judge(1, "NG", 0.9)
     judge(1, "OK", 0.1, picture=picture, later=5)
     assert chosen(store, 10) == [Choice(picture, "audit", "v1-5")]
+
+
+def test_known_parts_of_a_challenge_are_not_asked_about(store: Store, judge: Callable[..., str]) -> None:
+    """Whatever was decided and why their pictures were kept: what they are is known, and they are no sample of the line."""
+    for number, decision in enumerate(("OK", "NG", "INCONCLUSIVE")):
+        judge(number, decision, 0.5, purpose="challenge")
+    judge(3, "OK", 0.39, why="near_threshold", purpose="challenge")
+    made = judge(4, "OK", 0.1)
+    judge(4, "NG", 0.9, picture=made, later=5, purpose="challenge")
+    assert chosen(store, 10) == [Choice(made, "audit", "v4-0")]
 
 
 def test_open_questions_limit_the_next(store: Store, judge: Callable[..., str]) -> None:

@@ -16,7 +16,7 @@ from edge_agent.journal import Journal
 from edge_agent.keeper import Keeper
 from edge_agent.outbox import Outbox
 from edge_agent.runtime import Inference, OnnxRuntime
-from inspection.contracts import Decision, Manifest, Mode, Verdict, sha256_hex
+from inspection.contracts import Decision, Manifest, Mode, Purpose, Verdict, sha256_hex
 from tests.edge_agent.helpers import FakeHub, Image, bundle, picture
 from tests.edge_agent.test_journal import verdict
 from tests.edge_agent.test_loop import Rig
@@ -190,6 +190,17 @@ def test_nobody_is_compared_with_a_verdict_that_no_bundle_made(rig: Rig) -> None
     assert rig.by_part["good"].challenger is None
     assert [note.why for note in rig.hub.notes] == ["collect"]
     assert not [name for name in rig.counters() if name.startswith("challenger")]
+
+
+def test_nobody_is_compared_on_a_known_part(database: Database, journal: Journal, outbox: Outbox) -> None:
+    """A challenge is no part of the line: no disagreement on it is kept, and none is counted."""
+    kept = Keeper(database, journal, outbox, queue_frames=1)
+    challenging = Challenging(database, journal, kept, takt_seconds=None, note_view=lambda _: None)
+    opened = open_bundle(CHALLENGER)
+    loaded = Loaded(opened, opened.recipe, OnnxRuntime(opened.model, opened.manifest))
+    known = verdict(1).model_copy(update={"purpose": Purpose.CHALLENGE})
+    assert challenging.choose(known, loaded, 0.0) is None
+    assert challenging.choose(verdict(2), loaded, 0.0) is loaded
 
 
 @pytest.mark.parametrize(("audit_share", "why"), [(0.0, "disagree"), (1.0, "audit")])

@@ -19,7 +19,7 @@ from edge_agent.machine import describe
 from edge_agent.outbox import Outbox
 from edge_agent.uploader import Uploader
 from edge_agent.verifying import verify
-from inspection.contracts import ChallengerView, Decision, Receipt, Verdict
+from inspection.contracts import ChallengerView, Decision, Purpose, Receipt, Verdict
 from tests.edge_agent.helpers import DEVICE, NOW, PRODUCT, STATION, Authority, FakeHub, picture, png
 
 
@@ -107,6 +107,14 @@ def test_counts_by_digest_survive_a_restart(tmp_path: Path) -> None:
         counts = journal.verdicts_by_digest()
         database.close()
     assert counts == {"a" * 64: 2}
+
+
+def test_known_parts_are_in_the_ledger_but_prove_no_bundle(journal: Journal) -> None:
+    """A rollout moves on by parts of the line: those of a challenge are triggers like others, and not counted for it."""
+    journal.record(verdict(1), source=None, sealed=True)
+    journal.record(verdict(2).model_copy(update={"purpose": Purpose.CHALLENGE}), source=None, sealed=True)
+    assert journal.verdicts_by_digest() == {"a" * 64: 1}
+    assert (journal.ledger().triggers, journal.ledger().closes) == (2, True)
 
 
 def test_delivered_names_are_kept_while_the_file_is_there(journal: Journal) -> None:

@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 
 from edge_agent.judge import MAX_REGIONS, audited, boxes, cut, judge, near_threshold, tiles_of, whole_map, why_keep
 from edge_agent.runtime import Inference
-from inspection.contracts import Decision, Recipe, Region, Tiling, decide
+from inspection.contracts import Decision, Purpose, Recipe, Region, Tiling, decide
 from tests.edge_agent.helpers import CLASSES, recipe
 
 WHOLE = Region(x=0, y=0, width=64, height=48)
@@ -108,6 +108,22 @@ def test_pictures_are_kept_for_a_reason(decision: Decision, good: float, share: 
     """Rejects, doubts, near misses and a random share of the passed."""
     scores = {"good": good, "scratch": 1 - good, "dent": 0.0}
     assert why_keep(decision, "an-id", scores, recipe(), audit_share=share, margin=0.1) == why
+
+
+@pytest.mark.parametrize(
+    ("decision", "good", "why"),
+    [
+        (Decision.NG, 0.1, "ng"),
+        (Decision.INCONCLUSIVE, 0.5, "inconclusive"),
+        (Decision.OK, 0.75, None),
+        (Decision.OK, 0.99, None),
+    ],
+)
+def test_a_known_part_is_neither_audited_nor_near(decision: Decision, good: float, why: str | None) -> None:
+    """What a challenge shows is no sample of the line: only its rejects and doubts are kept, as evidence."""
+    scores = {"good": good, "scratch": 1 - good, "dent": 0.0}
+    kept = why_keep(decision, "an-id", scores, recipe(), audit_share=1.0, margin=0.1, purpose=Purpose.CHALLENGE)
+    assert kept == why
 
 
 @given(st.floats(0, 1), st.floats(0, 0.3))

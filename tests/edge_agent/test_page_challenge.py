@@ -201,8 +201,11 @@ def test_what_is_no_plan_is_refused(stage: Stage, client: httpx.Client) -> None:
 
 
 def test_a_challenge_through_a_whole_agent(tmp_path: Path, hub: FakeHub) -> None:
-    """Known parts are marked in the journal, the line hears NG for all of them, and production goes on after the last."""
-    hub.assign(1, bundle())
+    """Known parts are marked in the journal, the line hears NG for all of them, and production goes on after the last.
+
+    Every passed part of the line is audited here, and no known one.
+    """
+    hub.assign(1, bundle(), audit_share=1.0)
     agent = Agent(tmp_path, config(hub.authority.root), "boot", hub)
     stage, asked, line, stop = Stage(tmp_path), Asked(), Line(tmp_path), threading.Event()
     (tmp_path / "pin").write_text(PIN)
@@ -229,6 +232,8 @@ def test_a_challenge_through_a_whole_agent(tmp_path: Path, hub: FakeHub) -> None
     assert line.told == [(part, part in ("p2", "p4")) for part in ("p1", "p2", "c1", "c2", "c3", "c4", "p3", "p4")]
     purposes = {v.part: v.purpose for v in hub.verdicts.values()}
     assert {part for part, purpose in purposes.items() if purpose is Purpose.CHALLENGE} == {"c1", "c2", "c3", "c4"}
+    audited = {note.verdict_id for note in hub.notes if note.why == "audit"}
+    assert {v.part for v in hub.verdicts.values() if v.id in audited} == {"p2", "p4"}
     last = Records(tmp_path / RECORDS_NAME).last()
     assert last is not None
     assert [step.result for step in last.steps] == [Result.CAUGHT, Result.PASSED, Result.CAUGHT, Result.MISSED]

@@ -5,11 +5,12 @@ from html.parser import HTMLParser
 import httpx
 import pytest
 
+from inspection.data.intake import accept_verdicts
 from inspection.hub.pages import ago, count, passport_href, percent, size
 from inspection.settings import Settings
 from inspection.store.session import Store
 from inspection.store.tables import utc_now
-from tests.hub.helpers import PASSWORD_USER, png
+from tests.hub.helpers import PASSWORD_USER, png, verdict
 from tests.hub.seed import HOSTILE, NEW, hostile_part, seed_line
 
 
@@ -104,6 +105,18 @@ def test_a_passport_shows_every_link_of_the_chain(engineer: httpx.Client, store:
         assert said in text, said
     picture = next(address for address in page.addresses if address.startswith("/p/"))
     assert engineer.get(picture).headers["content-type"] == "image/png"
+
+
+def test_known_parts_are_shown_as_such_and_not_counted(engineer: httpx.Client, store: Store) -> None:
+    """A challenge has its passport and its place among the last parts; the station's counts are without it."""
+    with store.begin() as session:
+        accept_verdicts(session, [verdict(1), verdict(2, purpose="challenge"), verdict(3, purpose="challenge")])
+    console = " ".join(Page(engineer.get("/").text).text.split())
+    assert " 0 1 0 0 " in console
+    assert "P00003 NG challenge P00002 NG challenge P00001 NG" in console
+    said = {part: " ".join(Page(engineer.get(f"/parts/{part}").text).text.split()) for part in ("P00001", "P00002")}
+    assert "NG challenge scratch" in said["P00002"]
+    assert "challenge" not in said["P00001"]
 
 
 def _parts(engineer: httpx.Client) -> list[str]:

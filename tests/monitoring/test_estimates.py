@@ -155,6 +155,19 @@ def test_only_stations_that_judge_pass_parts(store: Store) -> None:
     assert (found.passed, found.defective_of_passed.total) == (1, 1)
 
 
+def test_known_parts_of_a_challenge_are_no_parts_of_the_line(store: Store) -> None:
+    """Bad parts shown on purpose are neither rejects of the line nor, when they pass, its escapes."""
+    shown = [verdict(n, purpose="challenge") for n in range(3, 6)]
+    missed = ok(6, purpose="challenge")
+    put(store, ok(1), verdict(2), *shown, missed)
+    label_one(store, ok(1), "audit", "good")
+    label_one(store, missed, "audit", "dent")
+    label_one(store, shown[0], "disagree", "scratch")
+    found = estimate(store)
+    assert (found.passed, found.rejected) == (1, 1)
+    assert found.words == "Of 1 audited passed parts 0 were defective; of 0 labelled rejected parts 0 were good."
+
+
 def _say(store: Store, one: Verdict, label: str, *, origin: str, origin_id: str) -> None:
     row = LabelRow(product="lid", picture=keep_picture(store, one, "audit"), kind="answer", label=label, origin=origin)
     row.origin_id, row.annotator, row.made_at = origin_id, "someone", utc_now()

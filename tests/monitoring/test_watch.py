@@ -31,12 +31,12 @@ def kinds(store: Store) -> list[str]:
     return [found.kind for found in watch(store, "lid", poll_seconds=30, now=NOW)]
 
 
-def line(store: Store, scores: list[float], *, digest: str = NEW, errors: int = 0, start: int = 1) -> None:
+def line(store: Store, scores: list[float], *, errors: int = 0, start: int = 1, **fields: object) -> None:
     with store.begin() as session:
         for number, score in enumerate(scores, start):
             broken = number - start >= len(scores) - errors
             changes = {"decision": "ERROR", "defect_class": None, "scores": {}} if broken else {}
-            values = {"scores": {"good": 1 - score, "scratch": score}, "bundle_digest": digest} | changes
+            values = {"scores": {"good": 1 - score, "scratch": score}, "bundle_digest": NEW} | fields | changes
             at = NOW - timedelta(seconds=5000 - number)
             accept_verdicts(session, [verdict(number, captured_at=at, **values)])
 
@@ -81,8 +81,8 @@ def test_scores_that_moved_are_noticed(store: Store) -> None:
 def test_a_new_model_is_not_drift(store: Store) -> None:
     """Another bundle scores differently by right."""
     draw = np.random.default_rng(3)
-    line(store, list(draw.beta(2, 20, 400)), digest=OLD)
-    line(store, list(draw.beta(6, 10, 200)), digest=NEW, start=401)
+    line(store, list(draw.beta(2, 20, 400)), bundle_digest=OLD)
+    line(store, list(draw.beta(6, 10, 200)), start=401)
     assert kinds(store) == []
 
 
@@ -90,6 +90,14 @@ def test_a_rising_share_of_errors_is_noticed(store: Store) -> None:
     """Thirty errors in the last two hundred after none in five hundred."""
     line(store, [0.1] * 700, errors=30)
     assert kinds(store) == ["errors"]
+
+
+def test_a_challenge_is_neither_drift_nor_trouble(store: Store) -> None:
+    """Known-bad parts score high and may be ERROR: that is why they are shown."""
+    draw = np.random.default_rng(4)
+    line(store, list(draw.beta(2, 20, 500)))
+    line(store, list(draw.beta(20, 2, 200)), errors=30, start=501, purpose="challenge")
+    assert kinds(store) == []
 
 
 def test_few_verdicts_are_no_drift() -> None:

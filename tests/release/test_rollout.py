@@ -11,7 +11,7 @@ from sqlalchemy import create_engine, select
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import StaticPool
 
-from inspection.contracts import AgentState, Assignment, Decision, Mode, Report, sha256_hex
+from inspection.contracts import AgentState, Assignment, Decision, Mode, Purpose, Report, sha256_hex
 from inspection.data.product import Product, RolloutPlan
 from inspection.errors import UsageError
 from inspection.release import rollout
@@ -78,7 +78,14 @@ def report(session: Session, station: str, now: datetime, made: int, **changes: 
     device.report, device.last_seen = said.model_dump(mode="json"), now
 
 
-def add_verdict(session: Session, station: str, decision: Decision, now: datetime, bundle: str = NEW) -> None:
+def add_verdict(
+    session: Session,
+    station: str,
+    decision: Decision,
+    now: datetime,
+    bundle: str = NEW,
+    purpose: Purpose = Purpose.PRODUCTION,
+) -> None:
     """One verdict of the station's device has arrived."""
     number = next(_serial)
     session.add(
@@ -93,6 +100,7 @@ def add_verdict(session: Session, station: str, decision: Decision, now: datetim
             captured_at=now,
             received_at=now,
             mode="judge",
+            purpose=purpose.value,
             decision=decision.value,
             bundle_digest=bundle,
             recipe_digest=RECIPE,
@@ -289,6 +297,20 @@ def test_one_error_among_enough_verdicts_is_tolerated(laid_out: Store, fleet_key
         assert step(session, fleet_keys, plate(), later(2)) == []
         add_verdict(session, "s1", Decision.ERROR, later(3))
         assert "2 of 11 verdicts" in step(session, fleet_keys, plate(), later(4))[0]
+
+
+def test_known_parts_neither_halt_a_rollout_nor_prove_it(laid_out: Store, fleet_keys: Keys) -> None:
+    """Parts shown as a challenge count on neither side: not their errors, not their number."""
+    with laid_out.begin() as session:
+        assign(session, fleet_keys, "s1", NEW, RECIPE, now=later(-100))
+        start_rollout(session, fleet_keys, plate(), NEW, RECIPE, [["s1"]], now=NOW)
+        report(session, "s1", later(1), made=500)
+        for decision in (Decision.ERROR, Decision.NG, Decision.NG):
+            add_verdict(session, "s1", decision, later(2), purpose=Purpose.CHALLENGE)
+        assert step(session, fleet_keys, plate(), later(3)) == []
+        for _ in range(3):
+            add_verdict(session, "s1", Decision.OK, later(4))
+        assert step(session, fleet_keys, plate(), later(5))[-1].endswith("is done")
 
 
 def test_pause_stops_progress_but_not_safety(laid_out: Store, fleet_keys: Keys) -> None:

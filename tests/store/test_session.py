@@ -49,6 +49,11 @@ COLUMN = {
     "failed_retrains": "why",
 }
 
+AN_OLD_VERDICT = """
+    INSERT INTO verdicts
+        (id, device, boot, sequence, station, product, part, captured_at, received_at, mode, decision, sha256, body)
+        VALUES (:id, 'd', 'b', :sequence, 's', 'p', '1', '2026-01-01', '2026-01-01', 'judge', 'NG', '0', :body)"""
+
 
 def looks(store: Store) -> int:
     with store.begin(read_only=True) as session:
@@ -174,6 +179,20 @@ def test_the_schema_can_go_back_and_forth(empty_place: Place) -> None:
         assert not schema.check(store.engine)
         schema.upgrade(store.engine)
         assert schema.check(store.engine)
+
+
+def test_verdicts_from_before_there_was_a_purpose_get_the_one_in_their_body(empty_place: Place) -> None:
+    """A challenge that is stored already is no part of the line from now on; who said nothing made one."""
+    bodies = {"known": '{"purpose": "challenge"}', "made": '{"purpose": "production"}', "old": "{}"}
+    with empty_place.open() as store:
+        with store.engine.begin() as connection:
+            command.downgrade(schema.alembic_config(connection), "0004")
+            for number, (name, body) in enumerate(bodies.items()):
+                connection.execute(text(AN_OLD_VERDICT), {"id": name, "sequence": number, "body": body})
+        schema.upgrade(store.engine)
+        with store.begin(read_only=True) as session:
+            kept = dict(session.execute(text("SELECT id, purpose FROM verdicts")).tuples().all())
+    assert kept == {"known": "challenge", "made": "production", "old": "production"}
 
 
 def test_several_processes_open_a_new_store_together(empty_place: Place) -> None:
