@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _STATE = click.option(
     "--state",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=click.Path(path_type=Path, file_okay=False, readable=False),  # our own words say whose it is
     default=Path("agent-state"),
     show_default=True,
     help="The agent's folder.",
@@ -361,12 +361,12 @@ def requeue(state: Path, as_json: bool) -> None:
 def doctor(state: Path, as_json: bool) -> None:
     """Say what is wrong with camera, permissions, processor, disk, clock, hub, bundle, and what to do next.
 
-    Exit code 1 when something is. The camera is tried only while no agent runs.
+    Exit code 1 when something is. The camera is tried only while no agent runs; else the agent's page is asked.
 
     Example: edge-agent doctor --state agent-state
     """
     from edge_agent.config import load_config
-    from edge_agent.doctor import Patient, examine
+    from edge_agent.doctor import Finding, Patient, Unlooked, examine
 
     config = load_config(state)
     transport = make_transport(config.hub, config.enrolment.token, config.limits.http_timeout_seconds)
@@ -375,12 +375,17 @@ def doctor(state: Path, as_json: bool) -> None:
         found = examine(Patient(state, config, transport, runtime_maker(1), camera))
     finally:
         transport.close()
-    problems = [finding for findings in found.values() for finding in findings]
+    notes = [note for notes in found.values() for note in notes]
+    problems = [note for note in notes if isinstance(note, Finding)]
+    unlooked = [note for note in notes if isinstance(note, Unlooked)]
     if as_json:
-        click.echo(json.dumps({"checked": list(found), "problems": [vars(finding) for finding in problems]}))
+        not_looked_at = {note.subject: note.reason for note in unlooked}
+        checked = [subject for subject in found if subject not in not_looked_at]
+        said = {"checked": checked, "problems": [vars(note) for note in problems], "not_looked_at": not_looked_at}
+        click.echo(json.dumps(said))
     else:
-        well = ", ".join(subject for subject, findings in found.items() if not findings)
-        click.echo("\n".join([*map(str, problems), f"well: {well}"]))
+        well = ", ".join(subject for subject, said_of_it in found.items() if not said_of_it)
+        click.echo("\n".join([*map(str, [*problems, *unlooked]), f"well: {well}"]))
     if problems:
         sys.exit(1)
 

@@ -12,14 +12,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Any, Protocol
 
 from edge_agent.ballast import BALLAST_NAME, Ballast
 from edge_agent.camera import Camera
 from edge_agent.challenging import Challenging
 from edge_agent.config import AgentConfig
 from edge_agent.database import DATABASE_NAME, Database
-from edge_agent.errors import AgentError, DeviceError, UsageError
+from edge_agent.errors import AgentError, DeviceError, HeldError
+from edge_agent.files import give_back
 from edge_agent.housekeeping import Housekeeper
 from edge_agent.inspecting import Identity
 from edge_agent.journal import Journal
@@ -60,23 +61,43 @@ class Page(Protocol):
 
 MakePage = Callable[[Facts], Page]
 
+_LOCK_NAME = "agent.lock"
 _LAST_WORDS_SECONDS = 10.0
 _LOOK_SECONDS = 0.02
 
 
 @contextmanager
 def only_one(state: Path) -> Iterator[None]:
-    """Hold the state folder for this process. UsageError when another agent has it, DeviceError on a read-only disk."""
+    """Hold the state folder for this process. HeldError when another agent has it, DeviceError on a read-only disk."""
     try:
-        opened = (state / "agent.lock").open("w")
+        opened = (state / _LOCK_NAME).open("w")
+    except PermissionError as error:
+        raise DeviceError(
+            f"{error.filename} cannot be opened: {error.strerror}; give it back: `{give_back(state)}`"
+        ) from error
     except OSError as error:
         raise DeviceError(f"{state} cannot be written: {error.strerror}; is the disk full or read-only?") from error
     with opened as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(f"another agent runs on {state}; stop it, or give this one another --state") from None
+        _hold(lock, state)
         yield
+
+
+@contextmanager
+def no_other(state: Path) -> Iterator[None]:
+    """`only_one` for whoever only looks: it makes nothing, since where no lock lies no agent runs. HeldError."""
+    if not (state / _LOCK_NAME).exists():
+        yield
+        return
+    with (state / _LOCK_NAME).open("rb") as lock:
+        _hold(lock, state)
+        yield
+
+
+def _hold(lock: IO[Any], state: Path) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise HeldError(f"another agent runs on {state}; stop it, or give this one another --state") from None
 
 
 def policy_of(config: AgentConfig) -> Policy:

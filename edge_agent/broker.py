@@ -2,8 +2,9 @@
 
 Invariants: nobody who speaks through it waits for the network; the last will lies with the broker before anything else
 is said, so that it says offline and NG when this process dies; after each connection the present status goes out first,
-and no older one after it; an OK that nobody could be told within ``expiry_seconds`` is NG from then on, and a message
-that waited longer is not sent as if it were live; what waits is bounded, and what was dropped is counted.
+and no older one after it; an OK that nobody could be told within ``expiry_seconds`` is NG from then on, whether or not
+the connection stood, and one that was overtaken while it waited is not said; a message that waited longer is not sent as
+if it were live; what waits is bounded, and what was dropped is counted.
 
 MQTT 5, not 3.1.1: a message carries its expiry to the broker and to whoever is away there, a broker says why it refuses,
 and it is told how large a message we take, so that nobody can fill our memory. Receivers may speak 3.1.1 all the same.
@@ -165,6 +166,9 @@ class Broker:
     # With the lock held:
 
     def _stand(self, status: Status) -> None:
+        said = self._present_said
+        if said is not None and self._present.output == "OK" and said in self._queue:
+            self._queue.remove(said)  # overtaken before it was said: its part has gone
         self._present = status
         self._present_said = None
         if self._connected:  # else it is said as soon as the connection stands
@@ -193,6 +197,13 @@ class Broker:
 
     def _too_old(self, since: float) -> bool:
         return time.monotonic() - since > self._expiry
+
+    def _take_back_old_ok(self) -> bool:
+        """NG, if an OK stands that nobody was told in time."""
+        is_old = self._present.output == "OK" and self._too_old(self._present.since)
+        if is_old:
+            self._stand(Status("NG", "the last OK could not be told in time"))
+        return is_old
 
     # On the connection's thread:
 
@@ -226,10 +237,17 @@ class Broker:
         with self._lock:
             while self._queue:
                 message = self._queue.popleft()
-                if message is self._present_said or not self._too_old(message.since):
+                if self._still_holds(message):
                     return message
-                self._counts["expired"] += not message.retained
             return None
+
+    def _still_holds(self, message: Message) -> bool:
+        """Whether it may be said now: no OK, and no message, that waited too long."""
+        if message is self._present_said:
+            return not self._take_back_old_ok()
+        is_old = not message.retained and self._too_old(message.since)
+        self._counts["expired"] += is_old
+        return not is_old
 
     def _leaves(self, link: Link) -> bool:
         """Whether it is time to hang up: with a good-bye when all was said, without (so that the will speaks) when not."""
@@ -256,8 +274,7 @@ class Broker:
     def came_up(self) -> None:
         """The broker has welcomed us: the present status first, and none that was said before."""
         with self._lock:
-            if self._present.output == "OK" and self._too_old(self._present.since):
-                self._present = Status("NG", "the last OK could not be told in time")
+            self._take_back_old_ok()
             self._present_said = self._says(self._present)
             self._queue = deque([self._present_said, *(m for m in self._queue if not m.retained)])
             self._refused.clear()
@@ -270,9 +287,11 @@ class Broker:
         self._listeners[topic](payload, retained)
 
     def acknowledged(self, message: Message, refusal: str | None) -> None:
-        """Count what the broker took."""
+        """Count what the broker took; an OK that it took too late stands no longer."""
         with self._lock:
             self._counts["sent"] += refusal is None
+            if message is self._present_said:
+                self._take_back_old_ok()
         self.subscribed(message.topic, refusal)
 
     def subscribed(self, topic: str, refusal: str | None) -> None:

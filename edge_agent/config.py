@@ -1,10 +1,12 @@
 """One frozen configuration per agent process: ``agent.json`` in the state folder, overridden by flags.
 
 Invariants: built once by the entry point and passed down; limits carry their unit in the name; the file is written
-with mode 0600 because it holds the device's token.
+with mode 0600 because it holds the device's token; a folder of another user is neither read nor written, root or not: what
+root leaves there, the agent's own user cannot read.
 """
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edge_agent.camera.opening import CameraSettings
 from edge_agent.errors import UsageError
-from edge_agent.files import write_durably
+from edge_agent.files import give_back, user_name, write_durably
 from edge_agent.wiring import Wiring
 from inspection.contracts import Enrolment
 
@@ -122,14 +124,43 @@ def write_config(state: Path, config: AgentConfig) -> Path:
     return path
 
 
-def load_config(state: Path) -> AgentConfig:
-    """Read ``agent.json``. UsageError when the device was never enrolled or the file is damaged."""
+def check_owner(state: Path) -> None:
+    """UsageError when the state folder belongs to another user. One that does not exist belongs to nobody."""
+    try:
+        owner = state.stat().st_uid
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise UsageError(
+            f"{state} cannot be looked into: {error.strerror}; run `sudo -u USER edge-agent ...` as the user it belongs to"
+        ) from error
+    if owner == os.geteuid():
+        return
+    by_mistake = f"; where root made it by mistake: `{give_back(state)}`" if owner == 0 else ""
+    raise UsageError(f"{state} belongs to {user_name(owner)}; run `sudo -u {user_name(owner)} edge-agent ...`{by_mistake}")
+
+
+def config_bytes(state: Path) -> bytes:
+    """``agent.json`` as it lies there. UsageError when there is none, or it may not be read."""
+    check_owner(state)
     path = state / CONFIG_NAME
     try:
-        return AgentConfig.model_validate_json(path.read_bytes())
+        return path.read_bytes()
     except FileNotFoundError:
         raise UsageError(
             f"{path} does not exist: this device is not enrolled; run `edge-agent enrol --help` first"
         ) from None
+    except OSError as error:
+        what = f"give it back: `{give_back(state)}`" if isinstance(error, PermissionError) else "check the disk"
+        raise UsageError(f"{path} cannot be read: {error.strerror}; {what}") from error
+
+
+def load_config(state: Path) -> AgentConfig:
+    """Read ``agent.json``. UsageError when the device was never enrolled, the folder is another user's, or the file is
+    damaged."""
+    try:
+        return AgentConfig.model_validate_json(config_bytes(state))
     except ValidationError as error:
-        raise UsageError(f"{path} is damaged ({error}); enrol again with `edge-agent enrol --force`") from error
+        raise UsageError(
+            f"{state / CONFIG_NAME} is damaged ({error}); enrol again with `edge-agent enrol --force`"
+        ) from error

@@ -39,6 +39,7 @@ class Database:
     def __init__(self, path: Path, *, relief: Callable[[], bool] = lambda: False, read_only: bool = False) -> None:
         """DeviceError when it cannot be opened though ``relief`` was asked. Unless ``read_only``, a missing one is made."""
         self._path = path
+        self._looking = read_only
         self._lock = threading.RLock()
         self._reading = threading.RLock()
         self._checkpointing = threading.Lock()
@@ -56,7 +57,7 @@ class Database:
         with ExitStack() as opened:
             try:
                 self._connection, self._reader, self._checkpointer = (
-                    opened.enter_context(closing(_connect(self._path, read_only=read_only))) for _ in range(3)
+                    opened.enter_context(closing(self._connect(read_only=read_only))) for _ in range(3)
                 )
                 if read_only:
                     check_version(self._reader)
@@ -69,6 +70,13 @@ class Database:
                     "Otherwise move the file away to begin a new one"
                 ) from error
             opened.pop_all()
+
+    def _connect(self, *, read_only: bool) -> sqlite3.Connection:
+        """Who only looks makes no log either: where none lies nobody writes, and the file is taken as it is."""
+        alone = self._looking and not Path(f"{self._path}-wal").exists()
+        mode = "rwc" if not read_only else "ro&immutable=1" if alone else "ro"
+        address = f"{self._path.absolute().as_uri()}?mode={mode}"
+        return sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False, timeout=_WAIT_SECONDS)
 
     def _prepare(self) -> None:
         self._connection.execute("PRAGMA journal_mode=WAL")
@@ -140,7 +148,7 @@ class Database:
     @contextmanager
     def apart(self) -> Iterator[sqlite3.Connection]:
         """One state of the file over a connection of its own, for what takes long. DeviceError when it cannot be read."""
-        with self._understood(), closing(_connect(self._path, read_only=True)) as db:
+        with self._understood(), closing(self._connect(read_only=True)) as db:
             db.execute("BEGIN")
             yield db
 
@@ -200,11 +208,6 @@ def looking_into(path: Path) -> Iterator[Database]:
         yield database
     finally:
         database.close()
-
-
-def _connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
-    address = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
-    return sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False, timeout=_WAIT_SECONDS)
 
 
 def _code(error: sqlite3.Error) -> int:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from edge_agent.authorities import trusted
 from edge_agent.errors import UsageError
 from edge_agent.wiring import Mqtt, secret
 
@@ -114,7 +115,7 @@ def _tls(settings: Mqtt) -> ssl.SSLContext | None:
     if not settings.tls:
         return None
     try:
-        return ssl.create_default_context(cafile=settings.ca_file)
+        return trusted(settings.ca_file)
     except OSError as error:  # an SSLError, too, for what is no certificate
         raise UsageError(f"mqtt.ca_file {settings.ca_file} is no certificate in PEM format ({error})") from error
 

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from edge_agent.config import CONFIG_NAME, AgentConfig, load_config, write_config
+from pydantic import ValidationError
+
+from edge_agent.config import CONFIG_NAME, AgentConfig, check_owner, config_bytes, write_config
 from edge_agent.errors import UsageError
 from edge_agent.shelf import INSTALLED_NAME, SEEN_NAME
 from edge_agent.transport import Transport
@@ -22,13 +24,15 @@ def enrol(
     page: str | None = None,
     force: bool,
 ) -> Path:
-    """Ask the hub for this device's secret and whom to believe; write `agent.json`. UsageError when already enrolled.
+    """Ask the hub for this device's secret and whom to believe; write `agent.json`. UsageError when already enrolled, or
+    when the folder is another user's.
 
     With ``force`` all other settings are kept; with another trust root besides, what the old root had installed is
     forgotten: its serials mean nothing here.
     """
     if page is not None:
         page_at(page)  # a slip is said before the hub is asked
+    check_owner(state)
     known = (state / CONFIG_NAME).exists()
     if known and not force:
         raise UsageError(f"{state / CONFIG_NAME} exists: this device is enrolled; --force enrols it again")
@@ -49,7 +53,8 @@ def enrol(
 
 
 def _config_of(state: Path) -> AgentConfig | None:
+    data = config_bytes(state)
     try:
-        return load_config(state)
-    except UsageError:  # damaged: whatever it said is not believed any more
+        return AgentConfig.model_validate_json(data)
+    except ValidationError:  # damaged: whatever it said is not believed any more
         return None

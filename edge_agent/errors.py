@@ -2,6 +2,7 @@
 
 AgentError
 |- UsageError       the person at the keyboard asked for something impossible: exit code 2
+|  `- HeldError     a running agent holds what was asked for
 |- DeviceError      this device is unwell (camera, disk, journal): the line technician
 |  |- PictureError  one picture cannot be judged: an ERROR verdict, the loop goes on
 |  `- ShortageError this computer has too little memory just now: blames nobody, tried again
@@ -10,7 +11,8 @@ AgentError
 |- ModelError       the model did not answer as its contract says: an ERROR verdict, counted against its bundle
 |- MisfitError      recipe, model and frame do not fit: an ERROR verdict that says nothing against the bundle alone
 `- HubError         the hub is unreachable or answers nonsense: tried again later
-   `- HubRefusalError   the hub will never take this item: moved aside and counted
+   |- HubRefusalError   the hub will never take this item: moved aside and counted
+   `- TokenError    the hub does not know this device's token: whoever may enrol it again
 """
 
 
@@ -20,6 +22,10 @@ class AgentError(Exception):
 
 class UsageError(AgentError):
     """The person asked for something impossible."""
+
+
+class HeldError(UsageError):
+    """A running agent holds the state folder."""
 
 
 class DeviceError(AgentError):
@@ -56,3 +62,7 @@ class HubError(AgentError):
 
 class HubRefusalError(HubError):
     """The hub says that this item will never be accepted."""
+
+
+class TokenError(HubError):
+    """The hub does not know this device's token."""

@@ -1,13 +1,14 @@
-"""Writing files so that a power cut leaves the old content or the new, never half of either."""
+"""Writing files so that a power cut leaves the old content or the new, never half of either; and whose files they are."""
 
 import contextlib
 import os
+import pwd
 from pathlib import Path
 
 
-def sync_folder(folder: Path) -> None:
-    """Make renames inside ``folder`` durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Make what a file holds durable, whoever wrote it; of a folder the renames inside it."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -28,4 +29,17 @@ def write_durably(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         with contextlib.suppress(OSError):  # a disk that takes no change at all: what it said first is what is raised
             temporary.unlink(missing_ok=True)  # on a full disk half a file must not take the room the next one needs
         raise
-    sync_folder(path.parent)
+    sync(path.parent)
+
+
+def user_name(uid: int) -> str:
+    """A user as `sudo -u` takes it."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:  # of another computer, or of a container
+        return f"#{uid}"
+
+
+def give_back(folder: Path) -> str:
+    """The command that makes everything in a folder this process' user's."""
+    return f"sudo chown -R {user_name(os.geteuid())} {folder}"

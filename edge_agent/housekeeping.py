@@ -36,7 +36,7 @@ class Housekeeper:
         """The disk is full and the journal must go on: give up the ballast, then pictures. False when nothing is left."""
         try:
             return self._ballast.release() or self._outbox.shed(_SHED_BYTES)
-        except DeviceError:  # so full, or read-only, that not even a deletion can be written down
+        except (DeviceError, OSError):  # so full, or read-only, that nothing can be deleted, or written down as gone
             return False
 
     def _step(self) -> float:

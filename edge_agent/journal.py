@@ -7,6 +7,7 @@ Invariants:
 * What goes is counted as it goes (`gone_<decision>`, `gone_uploaded`, `evicted`), so the ledger compares two independent
   things: `triggers` and `stored`, counted when they happened, and the rows that are here with those counted as gone.
   What is set aside counts as evicted until `requeue` takes it up again.
+* Whatever sets a verdict aside takes its picture along, in the same transaction: the hub would not have it.
 """
 
 import functools
@@ -176,8 +177,7 @@ class Journal:
             body = self._final_body(db, verdict_id)
         except _ROTTEN as error:
             log.error("verdict set aside", extra={"id": verdict_id, "reason": str(error)})  # noqa: TRY400  # no traceback
-            moved = db.execute("UPDATE verdicts SET state = 'refused' WHERE id = ? AND state = 'open'", (verdict_id,))
-            count(db, "refused", moved.rowcount)
+            _set_aside(db, verdict_id, "open")
             return 0
         return self._seal(db, verdict_id, body)
 
@@ -217,10 +217,9 @@ class Journal:
             db.executemany("UPDATE verdicts SET state = 'uploaded' WHERE id = ? AND state = 'sealed'", [(i,) for i in ids])
 
     def mark_refused(self, verdict_id: str) -> None:
-        """The hub will not take this one: kept here for people to look at, not sent again before `requeue`."""
+        """The hub will not take this one, nor its picture: kept here for people, not sent again before `requeue`."""
         with self._database.write() as db:
-            moved = db.execute("UPDATE verdicts SET state = 'refused' WHERE id = ? AND state = 'sealed'", (verdict_id,))
-            count(db, "refused", moved.rowcount)
+            _set_aside(db, verdict_id, "sealed")
 
     def resend(self, verdict_id: str) -> bool:
         """The hub says that it does not hold this one: it waits again. False when it cannot be sent."""
@@ -276,10 +275,7 @@ class Journal:
             for state in ("refused", "sealed"):
                 oldest = "SELECT row, id, decision FROM verdicts WHERE state = ? ORDER BY row LIMIT ?"
                 chosen += db.execute(oldest, (state, most - len(chosen)))
-            db.executemany(  # the hub takes no picture of a verdict it never got
-                "UPDATE pictures SET state = 'refused', rank = ? WHERE verdict_id = ? AND state = 'pending'",
-                [(SET_ASIDE, verdict_id) for _, verdict_id, _ in chosen],
-            )
+            _set_pictures_aside(db, [verdict_id for _, verdict_id, _ in chosen])
             _delete(db, [(row, decision) for row, _, decision in chosen], "evicted")
             return len(chosen)
 
@@ -389,6 +385,20 @@ def _insert(db: sqlite3.Connection, verdict: Verdict, body: bytes, sample: _Samp
     ).lastrowid
     n = chain.append(db, Kind.VERDICT, str(row), digest_of(body))
     db.execute("UPDATE verdicts SET n = ? WHERE row = ?", (n, row))
+
+
+def _set_aside(db: sqlite3.Connection, verdict_id: str, state: str) -> None:
+    """A verdict in this ``state``, and its picture: each counted."""
+    moved = db.execute("UPDATE verdicts SET state = 'refused' WHERE id = ? AND state = ?", (verdict_id, state)).rowcount
+    count(db, "refused", moved + (_set_pictures_aside(db, [verdict_id]) if moved else 0))
+
+
+def _set_pictures_aside(db: sqlite3.Connection, verdict_ids: Sequence[str]) -> int:
+    """The hub takes no picture of a verdict it never got. Returns how many waited."""
+    return db.executemany(
+        "UPDATE pictures SET state = 'refused', rank = ? WHERE verdict_id = ? AND state = 'pending'",
+        [(SET_ASIDE, verdict_id) for verdict_id in verdict_ids],
+    ).rowcount
 
 
 def _delete(db: sqlite3.Connection, chosen: Sequence[tuple[int, str]], counter: str) -> None:

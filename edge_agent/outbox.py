@@ -202,11 +202,13 @@ class Outbox:
             if not rows:
                 return
             digest, length, needed_by = str(rows[0][0]), int(str(rows[0][1])), rows[0][2]
+            left = self.stored_bytes() - (length if needed_by == 1 else 0)
+            self._bytes = None  # counted anew, if the row stays
             if needed_by == 1:
                 self._path(digest).unlink(missing_ok=True)
-                self._bytes = self.stored_bytes() - length
             with self._database.write(durable=False) as db:  # no `commit`: this is what makes room for one
                 _forget(verdict_id, db)
+            self._bytes = left
 
 
 def _forget(verdict_id: str, db: sqlite3.Connection) -> None:

@@ -1,4 +1,8 @@
-"""Asks the hub what to run, and tells it how this device is: every few seconds, whatever else happens."""
+"""Tells the hub how this device is, and asks it what to run: every few seconds, whatever else happens.
+
+Invariant: the report goes out before anything that takes long (a download, a self-test), so that no device is silent
+meanwhile, and whether or not an assignment can be had.
+"""
 
 import time
 from collections.abc import Callable, Mapping
@@ -17,7 +21,7 @@ from inspection.contracts import Report
 
 
 class Poller:
-    """One poll: assignment, then report."""
+    """One poll: report, then assignment, then what that changed."""
 
     def __init__(
         self,
@@ -54,12 +58,25 @@ class Poller:
         return self._every
 
     def once(self) -> None:
-        """Poll and report; the report goes out also when the assignment could not be had."""
+        """Report, poll, and report again what the poll changed. None of the three keeps the others from being tried."""
+        before = self._state()
         try:
-            self._updater.poll()
+            self._tell()
         finally:
-            self._transport.report(self.report())
-            self.last_contact = time.monotonic()
+            try:
+                self._updater.poll()
+            finally:
+                if self._state() != before:
+                    self._tell()
+
+    def _state(self) -> tuple[object, ...]:
+        """What a poll can change."""
+        updater = self._updater
+        return updater.state, updater.active, updater.problem, updater.installed.seen_serial, updater.refused
+
+    def _tell(self) -> None:
+        self._transport.report(self.report())
+        self.last_contact = time.monotonic()
 
     def report(self) -> Report:
         """What this process says of itself now."""

@@ -1,11 +1,13 @@
 """Where bundles and recipes lie on this device, and the one small file that says which of them is in force.
 
 Invariants: `installed.json` is replaced atomically, so a power cut leaves the old choice or the new; a target appears
-under its digest only complete, with its signed release beside it; what neither slot names is deleted.
+under its digest only complete, with its signed release beside it; what neither slot names is deleted, and so is what a
+download that failed left; folders are made when something is put there, so that whoever only looks makes none.
 
     bundles/<sha256>/content, release.json     recipes/<sha256>/content, release.json     staging/     installed.json
 """
 
+import contextlib
 import shutil
 from pathlib import Path
 from typing import TypeVar
@@ -13,11 +15,14 @@ from typing import TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from edge_agent.errors import DeviceError
-from edge_agent.files import sync_folder, write_durably
+from edge_agent.files import sync, write_durably
 from inspection.contracts import TargetKind
 
 INSTALLED_NAME = "installed.json"
 SEEN_NAME = "seen.json"
+
+_MIB = 1024 * 1024
+_MARGIN_BYTES = 8 * _MIB  # an update leaves this much to the journal, which must go on meanwhile
 
 
 class Slot(BaseModel):
@@ -59,6 +64,7 @@ class Installed(BaseModel):
     challenger_started_on: str | None = None
     trying: str | None = None
     tries: int = 0
+    tried_on: str | None = None
     refused: dict[str, str] = {}
 
 
@@ -71,9 +77,6 @@ class Shelf:
     def __init__(self, state: Path) -> None:
         self._state = state
         self._staging = state / "staging"
-        for kind in TargetKind:
-            self._folder(kind).mkdir(parents=True, exist_ok=True)
-        self._staging.mkdir(exist_ok=True)
 
     def installed(self) -> Installed:
         """Read `installed.json`; when there is none, a fresh one that knows the newest serial all the same.
@@ -120,26 +123,44 @@ class Shelf:
                 f"{path} is damaged: {error}; check the disk, then delete it: the hub assigns again"
             ) from error
 
+    def need_room(self, length: int) -> None:
+        """DeviceError unless a target of ``length`` bytes fits on the disk; what earlier downloads left goes first."""
+        self.clear_staging()
+        needed, free = length + _MARGIN_BYTES, shutil.disk_usage(self._state).free
+        if free < needed:
+            raise DeviceError(
+                f"{-(-needed // _MIB)} MiB are needed for the update, {free // _MIB} are free on the disk of "
+                f"{self._state}; make room"
+            )
+
+    def clear_staging(self) -> None:
+        """Delete what downloads left."""
+        with contextlib.suppress(OSError):  # a disk that takes no change at all: the next download says so
+            for path in self._staging.iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
     def staging_file(self, digest: str) -> Path:
         """Where a download may grow."""
+        self._staging.mkdir(exist_ok=True)
         return self._staging / f"{digest}.part"
 
     def has(self, kind: TargetKind, digest: str) -> bool:
         """True when the target is here."""
         return (self._folder(kind) / digest).is_dir()
 
-    def put(self, kind: TargetKind, digest: str, data: bytes, envelope: bytes) -> None:
-        """Make a checked target appear, whole."""
+    def put(self, kind: TargetKind, digest: str, envelope: bytes) -> None:
+        """Make a checked download appear, whole: its bytes are not written a second time. OSError when the disk refuses."""
         target = self._folder(kind) / digest
         building = self._staging / f"{kind.value}-{digest}"
         shutil.rmtree(building, ignore_errors=True)
         shutil.rmtree(target, ignore_errors=True)
-        building.mkdir()
-        write_durably(building / "content", data)
-        write_durably(building / "release.json", envelope)
+        building.mkdir(parents=True)
+        self.staging_file(digest).rename(building / "content")
+        sync(building / "content")
+        write_durably(building / "release.json", envelope)  # syncs the folder, with both names
+        target.parent.mkdir(exist_ok=True)
         building.rename(target)
-        sync_folder(target.parent)
-        self.staging_file(digest).unlink(missing_ok=True)
+        sync(target.parent)
 
     def get(self, kind: TargetKind, digest: str) -> tuple[bytes, bytes]:
         """Content and signed release of a target. DeviceError when they cannot be read."""
@@ -158,11 +179,10 @@ class Shelf:
         bundles = {digest for slot in slots if slot for digest in (slot.bundle, slot.challenger)}
         recipes = {slot.recipe for slot in slots if slot}
         for kind, wanted in ((TargetKind.BUNDLE, bundles), (TargetKind.RECIPE, recipes)):
-            for path in self._folder(kind).iterdir():
+            for path in self._folder(kind).glob("*"):
                 if path.name not in wanted:
                     self.drop(kind, path.name)
-        for path in self._staging.iterdir():
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        self.clear_staging()
 
     def _folder(self, kind: TargetKind) -> Path:
         return self._state / f"{kind.value}s"

@@ -13,7 +13,8 @@ from typing import Any, BinaryIO, Protocol, TypeVar
 import httpx
 from pydantic import TypeAdapter, ValidationError
 
-from edge_agent.errors import HubError, HubRefusalError
+from edge_agent.authorities import trusted
+from edge_agent.errors import HubError, HubRefusalError, TokenError
 from edge_agent.files import write_durably
 from inspection.contracts import Enrolment, PictureNote, Receipt, Report, sha256_hex
 
@@ -59,7 +60,7 @@ class HttpTransport:
 
     def __init__(self, hub: str, token: str | None, *, timeout_seconds: float) -> None:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._client = httpx.Client(base_url=hub.rstrip("/"), headers=headers, timeout=timeout_seconds)
+        self._client = httpx.Client(base_url=hub.rstrip("/"), headers=headers, timeout=timeout_seconds, verify=trusted())
 
     def enrol(self, code: str, device: str, station: str) -> Enrolment:
         """POST /v1/enrol."""
@@ -141,7 +142,7 @@ def _check(answer: httpx.Response) -> None:
     if code is not None and status in _NEVER and code not in _DAMAGED_ON_THE_WAY:
         raise HubRefusalError(what)
     hint = "; is this device's token still valid? enrol again" if status in (401, 403) else ""
-    raise HubError(f"{what}{hint}")
+    raise (TokenError if status == 401 else HubError)(f"{what}{hint}")
 
 
 def _said(answer: httpx.Response) -> tuple[str | None, str]:
@@ -166,7 +167,8 @@ class DirectoryTransport:
     """A folder carried by hand. ``to_device/`` holds `enrolment.json`, `assignment.json` and `targets/<sha256>` with
     `.envelope` beside; ``from_device/`` collects verdicts, pictures and the newest report.
 
-    A receipt here means: the bytes are on this medium, read back and digested.
+    A receipt here means: the bytes are on this medium, read back and digested. ``to_device/`` tells a medium from the empty
+    folder where one is to be mounted: without it nothing is read or written.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -192,6 +194,7 @@ class DirectoryTransport:
 
     def assignment(self) -> bytes | None:
         """`assignment.json`, when there is one."""
+        self._find_medium()
         path = self._down / "assignment.json"
         return self._read(path) if path.exists() else None
 
@@ -220,7 +223,16 @@ class DirectoryTransport:
         except OSError as error:
             raise HubError(f"{path} cannot be read: {error.strerror}; is the medium plugged in?") from error
 
+    def _find_medium(self) -> None:
+        try:
+            self._down.stat()
+        except OSError as error:
+            raise HubError(
+                f"{self._down} cannot be found: {error.strerror}; is the medium plugged in and mounted? Tried again later"
+            ) from error
+
     def _keep(self, kind: str, key: str, folder: str, suffix: str, data: bytes) -> Receipt:
+        self._find_medium()
         path = self._up / folder / f"{key}{suffix}"
         try:
             new = not path.exists()

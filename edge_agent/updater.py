@@ -8,6 +8,8 @@ Invariants:
 * What was chosen is on the disk before it is in memory, so a restart never runs anything newer or older than was said.
 * A challenger that takes the process down is refused after a few deaths; the bundle that decides goes on without it, and
   is not blamed for deaths that may be the challenger's.
+* A disk that takes no more marks of a probation is trouble, and no end of the inspection; a bundle that failed its
+  probation decides nothing more, whatever the disk says.
 """
 
 import logging
@@ -26,7 +28,18 @@ from edge_agent.selftest import self_test
 from edge_agent.shelf import Installed, Shelf, Slot
 from edge_agent.transport import Transport
 from edge_agent.trust import Seen, check_assignment, check_bytes, check_release, check_target
-from inspection.contracts import AgentState, Assignment, Decision, Manifest, Mode, Recipe, Target, TargetKind, TrustRoot
+from inspection.contracts import (
+    AgentState,
+    Assignment,
+    Decision,
+    Manifest,
+    Mode,
+    Recipe,
+    Release,
+    Target,
+    TargetKind,
+    TrustRoot,
+)
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +115,8 @@ class Updater:
             self._trouble(str(error))
             self._installed = self._blank()
             return
-        self._judge_challenger()
+        self._noted(self._judge_challenger)
+        self._noted(self._judge_self_test)
         self._count_crashes()
         current, previous = self._installed.current, self._installed.previous
         for slot in (current, previous):
@@ -113,8 +127,9 @@ class Updater:
     def stop(self) -> None:
         """A clean stop is no crash."""
         with self._lock:
-            if self._installed.starts_in_probation or self._installed.challenger_starts:
-                self._remember(starts_in_probation=0, challenger_starts=0)
+            installed = self._installed
+            if installed.starts_in_probation or installed.challenger_starts or installed.trying:
+                self._remember(starts_in_probation=0, challenger_starts=0, trying=None, tries=0)
 
     def poll(self) -> None:
         """Ask the hub once. HubError when it is away; refusals are recorded in `problem`, not raised."""
@@ -147,7 +162,10 @@ class Updater:
 
     def note(self, inspected: Inspected) -> None:
         """Count a verdict towards the probation. Faults of the camera say nothing about the bundle; a model that works or
-        fails on a known part of a challenge does so on any."""
+        fails on a known part of a challenge does so on any.
+
+        DeviceError when a bundle that failed cannot be noted as refused: it decides nothing more all the same.
+        """
         if not self._installed.probation:
             return
         with self._lock:
@@ -157,15 +175,20 @@ class Updater:
             failed = inspected.bundle_failed
             if inspected.verdict.decision is Decision.ERROR and not failed:
                 return  # recipe and frame do not fit, or the line was slow: that proves nothing either way
-            self._made += 1
-            self._failed += failed
-            if self._installed.starts_in_probation:
-                self._remember(starts_in_probation=0)  # this process lives: power cuts from now on blame nobody
+            if self._made < self._policy.probation_verdicts:  # else it has passed, and the disk does not know yet
+                self._made += 1
+                self._failed += failed
             if self._failed > self._policy.probation_error_share * self._policy.probation_verdicts:
                 self._go_back(f"failed on {self._failed} of {self._made} frames in probation")
-            elif self._made >= self._policy.probation_verdicts:
-                self._remember(probation=False, starts_in_probation=0)
+            elif self._made < self._policy.probation_verdicts:
+                self._lives()
+            elif self._mark(probation=False, starts_in_probation=0):
                 log.info("probation passed", extra={"bundle": loaded.digest, "verdicts": self._made})
+
+    def _lives(self) -> None:
+        """This process has made a verdict: deaths and power cuts from now on blame nobody."""
+        if self._installed.starts_in_probation:
+            self._mark(starts_in_probation=0)
 
     def note_view(self, challenger: str) -> None:
         """Count a view of the challenger with this digest: after enough of them no death of this process blames it."""
@@ -174,7 +197,7 @@ class Updater:
                 return
             self._views += 1
             if self._views >= self._policy.probation_verdicts:
-                self._remember(challenger_starts=0)
+                self._mark(challenger_starts=0)
 
     def check(self, slot: Slot) -> None:
         """Verify a slot from the disk, run its self-test, change nothing. BundleError and others when it is broken."""
@@ -192,8 +215,8 @@ class Updater:
             return
         if installed.challenger_starts < self._policy.probation_starts:
             return
-        self._refuse(installed.challenging, f"as challenger this process died {installed.challenger_starts} times with it")
-        self._remember(challenging=None, challenger_starts=0, starts_in_probation=0)
+        reason = f"as challenger this process died {installed.challenger_starts} times with it"
+        self._refuse(installed.challenging, reason, challenging=None, challenger_starts=0, starts_in_probation=0)
 
     def _begin_challenge(self, challenger: str | None) -> None:
         """One more start with this challenger, on the disk before anything of it is loaded; counted once per process."""
@@ -205,18 +228,22 @@ class Updater:
         self._remember(challenging=challenger, challenger_starts=starts, challenger_started_on=machine)
         self._challenged, self._views = challenger, 0
 
-    def _count_crashes(self) -> None:
+    def _judge_self_test(self) -> None:
+        """Refuse the bundle in whose self-test this process died again and again, on one run of the computer."""
         installed = self._installed
-        if installed.trying is not None and installed.tries >= _MAX_TRIES:
-            self._refuse(installed.trying, f"this process died {installed.tries} times in its self-test")
-            self._remember(trying=None, tries=0)
+        if installed.trying is None or installed.tries < _MAX_TRIES or installed.tried_on != kernel_boot_id():
+            return
+        reason = f"this process died {installed.tries} times in its self-test"
+        self._refuse(installed.trying, reason, trying=None, tries=0)
+
+    def _count_crashes(self) -> None:
+        installed, machine = self._installed, kernel_boot_id()
         if not installed.probation or installed.current is None:
             return
-        machine = kernel_boot_id()
         if installed.started_on != machine:  # the computer went down, not this process: that blames nobody
-            self._remember(starts_in_probation=1, started_on=machine)
+            self._mark(starts_in_probation=1, started_on=machine)
         elif installed.starts_in_probation < self._policy.probation_starts:
-            self._remember(starts_in_probation=installed.starts_in_probation + 1)
+            self._mark(starts_in_probation=installed.starts_in_probation + 1)
         elif installed.previous is not None:
             self._go_back(f"this process died {installed.starts_in_probation} times in probation without a verdict")
         else:  # nothing to go back to: HOLD, and the poll fetches and self-tests it once more; never a dead end
@@ -320,27 +347,39 @@ class Updater:
             max_length=self._policy.max_bundle_bytes,
         )
         check_target(release, target)
-        part = self._shelf.staging_file(target.sha256)
-        with part.open("wb") as into:
-            self._transport.fetch(target.sha256, release.length, into)
         try:
-            data = part.read_bytes()
+            self._shelf.need_room(release.length)
+            self._download(release)
+            self._shelf.put(kind, target.sha256, envelope)
+        except OSError as error:
+            said = f"{release.name} cannot be stored: {error.strerror}; is the disk full or read-only?"
+            raise DeviceError(said) from error
+        finally:
+            self._shelf.clear_staging()  # half a download must not take the room that the journal needs
+
+    def _download(self, release: Release) -> None:
+        """A target's bytes, checked, in its staging file."""
+        part = self._shelf.staging_file(release.sha256)
+        with part.open("wb") as into:
+            self._transport.fetch(release.sha256, release.length, into)
+        try:
+            check_bytes(part.read_bytes(), release)
         except MemoryError as error:
             raise ShortageError(f"too little memory for the {release.length} bytes of {release.name}") from error
-        check_bytes(data, release)
-        self._shelf.put(kind, target.sha256, data, envelope)
 
     def _prove(self, digest: str) -> Loaded:
-        """Open and self-test a new bundle. The attempt is on the disk first: a crash in here must not repeat for ever."""
-        tries = self._installed.tries + 1 if self._installed.trying == digest else 1
-        self._remember(trying=digest, tries=tries)
+        """Open and self-test a new bundle. The attempt is on the disk first: a crash in here must not repeat for ever.
+
+        Only deaths on one run of this computer are counted: when that went down, nobody knows whom to blame.
+        """
+        old, machine = self._installed, kernel_boot_id()
+        again = (old.trying, old.tried_on) == (digest, machine)
+        self._remember(trying=digest, tries=old.tries + 1 if again else 1, tried_on=machine)
         try:
             loaded = self._open(digest)
             self_test(loaded.bundle, loaded.runtime)
-        except (BundleError, ModelError) as error:
-            self._shelf.drop(TargetKind.BUNDLE, digest)
-            if not isinstance(error, TrustError):  # bytes damaged on our disk are fetched again
-                self._refuse(digest, str(error))
+        except (BundleError, ModelError, DeviceError) as error:
+            self._discard(TargetKind.BUNDLE, digest, error)
             raise
         finally:
             self._remember(trying=None, tries=0)
@@ -366,11 +405,17 @@ class Updater:
         """The recipe of a slot that is not in force yet; one that is wrong in itself is refused for good."""
         try:
             return self._recipe(slot, bundle)
-        except BundleError as error:
-            self._shelf.drop(TargetKind.RECIPE, str(slot.recipe))
-            if not isinstance(error, TrustError):
-                self._refuse(str(slot.recipe), str(error))
+        except (BundleError, DeviceError) as error:
+            self._discard(TargetKind.RECIPE, str(slot.recipe), error)
             raise
+
+    def _discard(self, kind: TargetKind, digest: str, error: AgentError) -> None:
+        """Off the shelf, and refused for good, unless only our disk has damaged it: then the next poll fetches it again."""
+        if isinstance(error, ShortageError):  # says nothing of the bytes
+            return
+        self._shelf.drop(kind, digest)
+        if not isinstance(error, TrustError | DeviceError):
+            self._refuse(digest, str(error))
 
     def _recipe(self, slot: Slot, bundle: Bundle) -> Recipe:
         if slot.recipe is None:
@@ -415,17 +460,28 @@ class Updater:
         bad = self._installed.current
         if bad is None or bad.bundle is None:
             return
-        self._refuse(bad.bundle, reason)
+        self._active = Active(None, self._active.mode)  # first: also on a disk that cannot be told
         previous = self._installed.previous
-        self._remember(current=previous, previous=None, probation=False, starts_in_probation=0)
-        self._active = Active(None, self._active.mode)
+        self._refuse(bad.bundle, reason, current=previous, previous=None, probation=False, starts_in_probation=0)
         if previous is not None:
             self._try_slot(previous)
         log.error("went back", extra={"bundle": bad.bundle, "to": previous and previous.bundle, "reason": reason})
 
-    def _refuse(self, digest: str, reason: str) -> None:
-        self._remember(refused=self._installed.refused | {digest: reason})
+    def _refuse(self, digest: str, reason: str, **changes: object) -> None:
+        self._remember(refused=self._installed.refused | {digest: reason}, **changes)
         self._trouble(f"{digest[:12]} is refused: {reason}")
+
+    def _mark(self, **changes: object) -> bool:
+        return self._noted(lambda: self._remember(**changes))
+
+    def _noted(self, note: Callable[[], None]) -> bool:
+        """Whether the disk took what is only counted. One that refuses ends no inspection: it is tried again."""
+        try:
+            note()
+        except DeviceError as error:
+            self._trouble(str(error))
+            return False
+        return True
 
     def _remember(self, **changes: object) -> None:
         with self._lock:
@@ -441,8 +497,9 @@ class Updater:
         return None if payload is None else Seen(self._installed.seen_serial, payload)
 
     def _trouble(self, reason: str) -> None:
+        if reason != self.problem:  # a full disk says the same with each verdict
+            log.warning("update trouble", extra={"reason": reason})
         self.problem = reason
-        log.warning("update trouble", extra={"reason": reason})
 
 
 def _slot(assignment: Assignment, envelope: bytes) -> Slot:

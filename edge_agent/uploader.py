@@ -62,7 +62,6 @@ class Uploader:
     def _refuse(self, pending: Pending, reason: str) -> int:
         log.error("hub refused a verdict", extra={"id": pending.id, "reason": reason})
         self._journal.mark_refused(pending.id)
-        self._outbox.set_aside(pending.id)
         return 1
 
     def _send_pictures(self, pictures: Sequence[PendingPicture]) -> int:

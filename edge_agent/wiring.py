@@ -68,7 +68,8 @@ class Webhook(_Settings):
 
 class Page(_Settings):
     """The station's page. ``pin_file`` holds the PIN that allows changes; without one the page only shows.
-    ``trigger_token_file`` holds the bearer token HTTP triggers need; without one only this computer may trigger."""
+    ``trigger_token_file`` holds the bearer token that all HTTP triggers need, also this computer's; without one only this
+    computer may trigger, and behind a proxy everybody looks like it."""
 
     host: str = "127.0.0.1"
     port: int = Field(default=8480, ge=0, le=65535)

@@ -17,11 +17,12 @@ _SURE = 0.1  # a correlation below this says that the pictures have nothing in c
 
 
 class GuardLimits(BaseModel):
-    """Bounds of one camera's frames. ``min_focus_share`` and ``max_shift_pixels`` need a reference picture."""
+    """Bounds of one camera's frames. ``min_focus_share`` and ``max_shift_pixels`` need a reference picture; as many
+    ``frozen_frames`` as are remembered can be recognized."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    frozen_frames: int = Field(default=2, ge=2)
+    frozen_frames: int = Field(default=2, ge=2, le=_REMEMBERED)
     max_saturated_share: float = Field(default=0.9, gt=0, le=1)
     min_focus_share: float = Field(default=0.5, ge=0, le=1)
     max_shift_pixels: float | None = Field(default=None, gt=0)

@@ -9,6 +9,7 @@ secrets in an address are shown to nobody: not in words, not in a process's argu
 import contextlib
 import json
 import logging
+import math
 import os
 import re
 import selectors
@@ -45,6 +46,11 @@ _SECRET = re.compile(r"(?<=://)[^/\s]+(?=@)")  # up to the last @: a password ma
 def masked(text: str) -> str:
     """An address without its user and password."""
     return _SECRET.sub("***", text)
+
+
+def _is_set(value: float, wanted: float) -> bool:
+    """Whether a camera took a setting: drivers round, and count in steps of their own."""
+    return math.isclose(value, wanted, rel_tol=1e-3, abs_tol=1e-6)
 
 
 @dataclass(frozen=True)
@@ -210,7 +216,8 @@ class LiveCamera:
         with self._changed:
             silent = None if self._last_arrival is None else round(time.monotonic() - self._last_arrival, 1)
             fault = self._fault or self._worker.failure or self._frame_fault
-            other = [f"{k} is {v:g}" for k, v in self._settings.items() if v != self._feed.settings.get(k)]
+            wanted = self._feed.settings
+            other = [f"{k} is {v:g}" for k, v in self._settings.items() if k not in wanted or not _is_set(v, wanted[k])]
             return {
                 "kind": self._feed.kind,
                 "ok": fault is None and (silent or 0.0) < self._feed.deadline_seconds,

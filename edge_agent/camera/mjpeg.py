@@ -8,10 +8,10 @@ of several pictures that wait the newest is decoded.
 import base64
 import http.client
 import select
-import ssl
 from collections.abc import Callable, Mapping
 from urllib.parse import unquote, urlsplit
 
+from edge_agent.authorities import trusted
 from edge_agent.errors import DeviceError, PictureError
 from edge_agent.pictures import Image, decode
 
@@ -53,7 +53,7 @@ class MjpegSource:
         url = urlsplit(self._where)
         port, host = url.port, url.hostname or ""
         self._connection = (
-            http.client.HTTPSConnection(host, port, timeout=self._timeout, context=ssl.create_default_context())
+            http.client.HTTPSConnection(host, port, timeout=self._timeout, context=trusted())
             if url.scheme == "https"
             else http.client.HTTPConnection(host, port, timeout=self._timeout)
         )

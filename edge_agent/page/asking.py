@@ -1,8 +1,9 @@
 """HTTP as trigger: a request asks for an inspection, the answer is the verdict.
 
-Invariants: the answer says OK to the line by the same rule as every signal; this computer may ask, others need the token;
-whoever may ask and cannot be understood is counted as missed, for a part went by; a request that goes away, or waits longer
-than we do, leaves the inspection and its row as they are; the loop never waits for a request.
+Invariants: the answer says OK to the line by the same rule as every signal; where a token is set everybody needs it, also
+this computer, for behind a proxy everybody looks like it; without one only this computer may ask; whoever may ask and
+cannot be understood is counted as missed, for a part went by; a request that goes away, or waits longer than we do, leaves
+the inspection and its row as they are; the loop never waits for a request.
 """
 
 import asyncio
@@ -23,6 +24,11 @@ from inspection.contracts import Verdict
 
 _WAIT_SECONDS = 60.0
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip")
+_NOT_SAID = "triggers need this station's token, from this computer too: send Authorization: Bearer ..."
+_UNKNOWN = (
+    "only this computer itself may trigger while no token is set: set wiring.page.trigger_token_file on the station, "
+    "then send Authorization: Bearer ..."
+)
 
 
 class _Part(BaseModel):
@@ -48,7 +54,7 @@ class Asking:
         if self._asked is None:
             return _error(404, "this station is not triggered over HTTP: its trigger is another one")
         if not self._allowed(request):
-            return _error(401, "triggers from another computer need the token: Authorization: Bearer ...", bearer=True)
+            return _error(401, _UNKNOWN if self._token is None else _NOT_SAID, bearer=True)
         wait = request.query_params.get("wait", "true")
         if wait not in ("true", "false"):
             return _error(400, "wait must be true or false")
@@ -72,13 +78,12 @@ class Asking:
         return _answered(verdict)
 
     def _allowed(self, request: Request) -> bool:
-        return _is_local(request) or self._has_token(request)
+        return _is_local(request) if self._token is None else _has_token(request, self._token)
 
-    def _has_token(self, request: Request) -> bool:
-        kind, _, given = request.headers.get("authorization", "").partition(" ")
-        if self._token is None or kind.lower() != "bearer":
-            return False
-        return secrets.compare_digest(given.strip().encode(), self._token)
+
+def _has_token(request: Request, token: bytes) -> bool:
+    kind, _, given = request.headers.get("authorization", "").partition(" ")
+    return kind.lower() == "bearer" and secrets.compare_digest(given.strip().encode(), token)
 
 
 def _is_local(request: Request) -> bool:

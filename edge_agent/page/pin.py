@@ -10,6 +10,7 @@ from edge_agent.errors import AgentError, UsageError
 
 _FREE_TRIES = 3
 _LONGEST_SECONDS = 300.0
+_MOST_DOUBLINGS = 9  # beyond the longest wait; a power without a bound does not fit a float some day
 _LEAST_CHARACTERS = 4
 
 
@@ -57,5 +58,6 @@ class Pin:
             return
         self._wrong += 1
         if self._wrong >= _FREE_TRIES:
-            self._free_at = self._clock() + min(_LONGEST_SECONDS, 2.0 ** (self._wrong - _FREE_TRIES + 1))
+            doublings = min(self._wrong - _FREE_TRIES + 1, _MOST_DOUBLINGS)
+            self._free_at = self._clock() + min(_LONGEST_SECONDS, 2.0**doublings)
         raise PinError(403, "wrong PIN")

@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from edge_agent.errors import DeviceError
-from edge_agent.files import sync_folder
+from edge_agent.files import sync
 from edge_agent.page.trial import Outcome, Trial
 
 RECORDS_NAME = "challenges.jsonl"
@@ -37,7 +37,7 @@ class Records:
                 out.flush()
                 os.fsync(out.fileno())
             if new:
-                sync_folder(self._path.parent)
+                sync(self._path.parent)
         except OSError as error:
             raise DeviceError(
                 f"the challenge cannot be written to {self._path}: {error.strerror}; is the disk full or read-only?"

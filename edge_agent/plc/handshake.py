@@ -2,7 +2,8 @@
 
 Invariants: OK and NG are never both up, nor both down; OK is up only while a clean OK waits for its acknowledgement, and
 only for the part it is about; each rising trigger bit is either accepted once or missed once; a bit that is up when the
-connection begins has not risen; a result is never offered for a part whose connection was lost, or which was withdrawn.
+first connection begins has not risen, a trigger that rose while the connection was away has, and is missed; a result is
+never offered for a part whose connection was lost, or which was withdrawn.
 """
 
 from dataclasses import dataclass
@@ -49,6 +50,7 @@ class Handshake:
         self.edges = self.accepted = self.missed = self.overruns = self.results = 0
         self._listening = False  # somebody asks for triggers
         self._levels: Inputs | None = None
+        self._was_low = False  # the trigger, when the last connection was lost
         self._order: Order | None = None  # accepted, and not taken yet
         self._inspecting = False
         self._answerable = False  # the result of the part in hand may be offered
@@ -68,11 +70,16 @@ class Handshake:
         self.linked, self._levels = True, inputs
         if Command.TRIGGER in inputs.command:
             self._cut = True
+            if self._was_low:
+                self.edges += 1
+                self._miss()
 
     def lost(self) -> None:
         """The connection is gone: nothing that was begun is answered any more."""
         if self._result is not None or (self._busy and self._answerable):
             self._cut = True
+        if self._levels is not None:
+            self._was_low = Command.TRIGGER not in self._levels.command
         self.linked, self._levels = False, None
         self._result, self._answerable = None, False
 

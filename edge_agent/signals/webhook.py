@@ -15,6 +15,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from edge_agent.authorities import trusted
 from edge_agent.errors import UsageError
 from edge_agent.lanes import Backoff
 from edge_agent.supervise import Worker
@@ -170,7 +171,7 @@ def _client(settings: Webhook) -> "httpx.Client":
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     try:
         httpx.URL(settings.url)
-        return httpx.Client(headers=headers, timeout=settings.timeout_seconds, follow_redirects=False)
+        return httpx.Client(headers=headers, timeout=settings.timeout_seconds, follow_redirects=False, verify=trusted())
     except httpx.InvalidURL as error:
         raise UsageError(f"wiring.webhook.url is no address: {error}") from error
     except UnicodeEncodeError as error:

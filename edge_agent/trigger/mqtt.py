@@ -59,7 +59,6 @@ class MqttTrigger:
     def __init__(self, broker: Broker, asked: Asked) -> None:
         self._broker = broker
         self._asked = asked
-        self._counts = {"triggers": 0, "unreadable": 0, "retained": 0}
         broker.listen(TRIGGER, self._heard)
 
     def next(self) -> Request | None:
@@ -70,24 +69,17 @@ class MqttTrigger:
         """Triggers that came to nothing since the last call."""
         return self._asked.take_missed()
 
-    def health(self) -> dict[str, str | float | int | bool | None]:
-        """For the station's page: messages heard, how many of them could not be read, how many were retained."""
-        return {"kind": "mqtt", **self._counts}
-
     def close(self) -> None:
         """Turn everybody away from now on."""
         self._asked.close()
 
     def _heard(self, payload: bytes, retained: bool) -> None:
-        self._counts["triggers"] += 1
         if retained:
-            self._counts["retained"] += 1
             self._came_to_nothing(_RETAINED)
             return
         try:
             wanted = read_trigger(payload)
         except UnreadableTriggerError as error:
-            self._counts["unreadable"] += 1
             self._asked.miss()
             self._came_to_nothing(str(error))
         else:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from edge_agent.camera import Frame
 from edge_agent.camera.folder import FolderCamera
@@ -23,6 +24,7 @@ from edge_agent.config import AgentConfig
 from edge_agent.errors import PictureError, UsageError
 from edge_agent.making import make_camera
 from edge_agent.pictures import decode, encode_png
+from edge_agent.trigger import Request
 from edge_agent.trigger.free import FreeRunning
 from edge_agent.trigger.interval import Interval
 from tests.edge_agent.helpers import Authority, picture, png, write_picture
@@ -193,6 +195,14 @@ def test_a_frozen_stream_is_a_fault_until_it_moves() -> None:
     assert guard.check(picture(2)) is None
 
 
+def test_a_bound_that_cannot_be_counted_to_is_refused() -> None:
+    """More repetitions than are remembered would switch the check off; as many as are remembered are noticed."""
+    with pytest.raises(ValidationError, match="less than or equal to 16"):
+        GuardLimits(frozen_frames=17)
+    guard = StreamGuard(GuardLimits(frozen_frames=16))
+    assert [bool(guard.check(picture(1))) for _ in range(16)] == [False] * 15 + [True]
+
+
 @given(st.integers(1, 7), st.integers(1, 7), st.data())
 def test_a_frame_that_differs_in_one_value_is_not_frozen(height: int, width: int, data: st.DataObject) -> None:
     """Wherever it lies, whether or not the values fill whole words."""
@@ -269,6 +279,19 @@ def test_a_slot_without_a_frame_is_an_error_trigger() -> None:
     assert request is not None
     assert capture(silent, request, deadline_seconds=0).fault
     assert Interval(Silent([], patient=True), seconds=0.001).next() is None
+
+
+def test_the_grid_begins_with_the_first_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twenty seconds of waiting for the first bundle are no missed triggers."""
+    now = [100.0]
+    monkeypatch.setattr("edge_agent.trigger.interval.time.monotonic", lambda: now[0])
+    trigger = Interval(Silent([]), seconds=0.5)
+    now[0] += 20.0
+    assert trigger.next() == Request(at=120.0)
+    assert trigger.take_missed() == 0
+    now[0] += 0.5
+    assert trigger.next() == Request(at=120.5)
+    assert trigger.take_missed() == 0
 
 
 def test_slots_that_pass_by_are_missed(monkeypatch: pytest.MonkeyPatch) -> None:

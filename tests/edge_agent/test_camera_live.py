@@ -73,6 +73,16 @@ def children() -> list[int]:
     return [int(pid) for task in tasks for pid in task.read_text().split()]
 
 
+def test_a_setting_that_the_driver_rounded_was_taken() -> None:
+    """Cameras count in steps of their own; another value is refused."""
+    camera = LiveCamera(
+        Feed("opencv", "id=none", {"fps": 29.97003, "exposure": 0.3, "focus": 0.0, "gain": 10.0}), StreamGuard()
+    )
+    camera._settings = {"fps": 30.0, "exposure": 0.30000001192, "focus": 1e-9, "gain": 11.0}
+    assert camera.health()["settings_refused"] == "gain is 11"
+    camera.close()
+
+
 def test_frames_are_whole_new_and_numbered(live: LiveCamera) -> None:
     """Each with the moment it was handed over; what nobody asked for is counted as skipped."""
     first = delivered(live)

@@ -1,5 +1,7 @@
 """Doctor names each problem with its subject and the next step, and one check never hides another."""
 
+import hashlib
+import os
 import shutil
 import sqlite3
 import ssl
@@ -18,18 +20,25 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from edge_agent.agent import only_one
 from edge_agent.camera import Frame
+from edge_agent.camera.port import Health
 from edge_agent.config import write_config
 from edge_agent.database import Database, count, looking_into
-from edge_agent.doctor import Patient, examine
-from edge_agent.errors import DeviceError, HubError, UsageError
+from edge_agent.doctor import Patient, Unlooked, examine
+from edge_agent.errors import DeviceError, HubError, TokenError, UsageError
 from edge_agent.machine import cpu_flags, describe
 from edge_agent.passporting import archive
 from edge_agent.runtime import OnnxRuntime
 from edge_agent.shelf import Shelf
+from edge_agent.signals.webhook import WebhookSignal
 from edge_agent.status import status
-from tests.edge_agent.helpers import FakeHub, bundle, config, picture
+from edge_agent.transport import DirectoryTransport, HttpTransport
+from edge_agent.wiring import Page, Webhook, Wiring
+from inspection.contracts import sha256_hex
+from tests.edge_agent import test_page
+from tests.edge_agent.helpers import Authority, FakeHub, bundle, config, picture
 from tests.edge_agent.test_camera import Silent
 from tests.edge_agent.test_chain import old_file
+from tests.edge_agent.test_journal import verdict
 from tests.edge_agent.test_loop import Rig
 
 
@@ -66,7 +75,9 @@ def test_a_camera_that_is_missing_silent_or_faulty_is_named(patient: Patient) ->
     """In the camera's own words, with the next step."""
     assert "no frame in" in said(replace(patient, make_camera=Live), "camera")
     black = Frame(None, "p", fault="frame is black; check the lamp")
-    assert "frame is black" in said(replace(patient, make_camera=lambda: Live(black)), "camera")
+    found = said(replace(patient, make_camera=lambda: Live(black)), "camera")
+    assert "frame is black" in found
+    assert "page" not in found  # there is none while no agent runs
     none = replace(patient, config=patient.config.model_copy(update={"camera": None}))
     assert "none is configured" in said(none, "camera")
 
@@ -76,14 +87,76 @@ def test_a_camera_that_is_missing_silent_or_faulty_is_named(patient: Patient) ->
     assert "does not exist" in said(replace(patient, make_camera=missing), "camera")
 
 
-def test_the_camera_of_a_running_agent_is_left_alone(patient: Patient) -> None:
-    """It belongs to that process; everything else is still looked at."""
+class Stubborn(Live):
+    """Delivers, with other settings than were asked for."""
 
-    def opened() -> Live:
-        raise AssertionError("the camera was touched")
+    def health(self) -> Health:
+        """Well, but for the settings."""
+        return {"kind": "fake", "ok": True, "settings_refused": "exposure is 3"}
 
-    with only_one(patient.state):
-        assert examine(replace(patient, make_camera=opened))["camera"] == []
+
+def test_a_setting_that_the_camera_did_not_take_is_named(patient: Patient) -> None:
+    """Its pictures may be judged and be others than those that were learnt from."""
+    found = said(replace(patient, make_camera=lambda: Stubborn(Frame(picture(1), "p"))), "camera")
+    assert "did not take its settings: exposure is 3" in found
+
+
+def untouchable() -> Live:
+    raise AssertionError("the camera was touched")
+
+
+def test_the_camera_of_a_running_agent_is_left_alone_and_not_called_well(patient: Patient) -> None:
+    """It belongs to that process; without a page to ask nobody has looked at it, and everything else is looked at."""
+    for page in (None, Page(port=1)):
+        busy = replace(patient, config=patient.config.model_copy(update={"wiring": Wiring(page=page)}))
+        with only_one(patient.state):
+            found = examine(replace(busy, make_camera=untouchable))
+        (note,) = found["camera"]
+        assert isinstance(note, Unlooked)
+        assert "camera: not looked at: an agent runs" in str(note)
+        assert [notes for subject, notes in found.items() if subject != "camera"] == [[]] * 8
+
+
+def test_a_running_agent_is_asked_for_its_camera(patient: Patient, tmp_path: Path) -> None:
+    """Over its page, in its words; the page of another station says nothing of this one's camera."""
+    stage = test_page.Stage(tmp_path)
+    with test_page.serving(stage) as client, only_one(patient.state):
+        wiring = Wiring(page=Page(host="0.0.0.0", port=client.base_url.port or 0))
+        busy = replace(patient, config=patient.config.model_copy(update={"wiring": wiring}), make_camera=untouchable)
+        assert said(busy, "camera") == ""
+        stage.camera = {"kind": "fake", "ok": True, "settings_refused": "exposure is 3"}
+        assert "did not take: exposure is 3" in said(busy, "camera")
+        stage.camera = {"kind": "fake", "ok": False, "last_fault": "frame is black; check the lamp"}
+        assert "frame is black" in said(busy, "camera")
+        other = busy.config.enrolment.model_copy(update={"device": "cam2"})
+        elsewhere = replace(busy, config=busy.config.model_copy(update={"enrolment": other}))
+        assert "not looked at" in said(elsewhere, "camera")
+
+
+def listing(folder: Path) -> dict[str, int]:
+    """Everything below a folder, and when it was changed last."""
+    return {str(path.relative_to(folder)): path.lstat().st_mtime_ns for path in (folder, *folder.rglob("*"))}
+
+
+def test_doctor_makes_and_changes_nothing(patient: Patient, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Neither where an agent has run, nor where none ever did: what it made as root, the agent could not use."""
+    fresh = tmp_path_factory.mktemp("fresh")
+    write_config(fresh, patient.config)
+    (patient.state / "agent.lock").touch()
+    for folder in (patient.state, fresh):
+        before = listing(folder)
+        examine(replace(patient, state=folder))
+        assert listing(folder) == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_what_another_user_left_in_the_folder_is_named(patient: Patient) -> None:
+    """With the command that mends it: the agent could not write there."""
+    (patient.state / "agent.lock").touch()
+    os.chown(patient.state / "agent.lock", 12345, -1)
+    found = said(patient, "permissions")
+    assert "agent.lock in" in found
+    assert "sudo chown -R" in found
 
 
 def test_a_secret_others_can_read_is_named(patient: Patient) -> None:
@@ -105,6 +178,50 @@ def test_a_broken_bundle_and_a_dead_hub_are_both_named(patient: Patient, hub: Fa
     found = examine(patient)
     assert "fetches it again" in str(found["bundle"][0])
     assert "connection refused" in str(found["hub"][0])
+
+
+def test_a_hub_that_does_not_know_the_token_asks_for_another_enrolment(patient: Patient, hub: FakeHub) -> None:
+    """Looking at the hub in a browser would show that it is well."""
+
+    def unknown(_: str) -> None:
+        raise TokenError("the hub answered 401")
+
+    hub.trouble = unknown
+    assert "edge-agent enrol --force" in said(patient, "hub")
+
+
+def test_assignments_that_are_refused_here_are_named(patient: Patient, hub: FakeHub) -> None:
+    """Of an unknown signer, for another station, or older than one that was seen: in the words of whoever refuses."""
+    shelf = Shelf(patient.state)
+    shelf.remember(shelf.installed().model_copy(update={"seen_serial": 2}))
+    for refused, words in (
+        (Authority().assignment(2, bundle()), "no key of the trust root"),
+        (hub.authority.assignment(2, bundle(), station="press2"), "is for station 'press2'"),
+        (hub.authority.assignment(1, bundle()), "serial 1 is older than 2"),
+    ):
+        hub.current = refused
+        found = said(patient, "hub")
+        assert "refused here" in found
+        assert words in found
+
+
+def test_what_is_assigned_and_stays_refused_is_named(patient: Patient, hub: FakeHub) -> None:
+    """Bundle, recipe or challenger, each with the reason."""
+    shelf, recipe = Shelf(patient.state), b"recipe"
+    hub.current = hub.authority.assignment(2, bundle(2), recipe_data=recipe, challenger=bundle(3))
+    refused = {sha256_hex(data): reason for data, reason in ((bundle(2), "B"), (recipe, "R"), (bundle(3), "C"))}
+    shelf.remember(shelf.installed().model_copy(update={"refused": refused}))
+    found = said(patient, "hub")
+    for digest, reason in refused.items():
+        assert f"it assigns {digest[:12]}, which is refused here: {reason}" in found
+
+
+def test_a_medium_that_is_not_plugged_in_is_named(patient: Patient, tmp_path: Path) -> None:
+    """An empty folder is where one would be."""
+    empty = tmp_path / "media"
+    empty.mkdir()
+    found = said(at(replace(patient, transport=DirectoryTransport(empty)), f"dir:{empty}"), "hub")
+    assert "Plug the medium in" in found
 
 
 def test_a_broken_journal_is_a_finding(patient: Patient) -> None:
@@ -160,9 +277,12 @@ def serving(*, ahead: timedelta = timedelta(), context: ssl.SSLContext | None = 
             return (datetime.now(UTC) + ahead).strftime("%a, %d %b %Y %H:%M:%S GMT")
 
         def do_GET(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
             self.send_response(200)
             self.send_header("Content-Length", "0")
             self.end_headers()
+
+        do_POST = do_GET  # noqa: N815  # a name the base class looks for
 
         def log_message(self, *_: object) -> None:
             """Quiet."""
@@ -191,10 +311,10 @@ def test_a_clock_that_differs_from_the_hubs_is_named(patient: Patient) -> None:
         assert said(at(patient, hub), "clock") == ""
 
 
-def self_signed(folder: Path, days: int) -> ssl.SSLContext:
-    """A server's context with a certificate of its own making for localhost, which is also written as ``ca.pem``."""
+def self_signed(folder: Path, days: float, who: str = "localhost") -> ssl.SSLContext:
+    """A server's context with a certificate of its own making for ``who``, which is also written as ``ca.pem``."""
     key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, who)])
     made = (
         x509.CertificateBuilder()
         .subject_name(name)
@@ -203,7 +323,7 @@ def self_signed(folder: Path, days: int) -> ssl.SSLContext:
         .serial_number(1)
         .not_valid_before(now - timedelta(days=1))
         .not_valid_after(now + timedelta(days=days))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(who)]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )
@@ -213,6 +333,46 @@ def self_signed(folder: Path, days: int) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(folder / "ca.pem", folder / "key.pem")
     return context
+
+
+def install(folder: Path) -> None:
+    """Name ``ca.pem`` as `update-ca-certificates` does: OpenSSL looks for the hash of the subject (X509_NAME_hash(3))."""
+    subject = x509.load_pem_x509_certificate((folder / "ca.pem").read_bytes()).subject.public_bytes()
+    digest = hashlib.sha1(subject[2:]).digest()  # without the outer tag and length
+    (folder / f"{int.from_bytes(digest[:4], 'little'):08x}.0").symlink_to("ca.pem")
+
+
+def test_the_systems_authorities_are_trusted_by_all_who_speak_tls(
+    patient: Patient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A factory's own, installed as Debian does, beside the list of another: for hub, webhook and doctor alike."""
+    (tmp_path / "other").mkdir()
+    (tmp_path / "system").mkdir()
+    self_signed(tmp_path / "other", days=90, who="other")
+    context = self_signed(tmp_path / "system", days=90)
+    install(tmp_path / "system")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "other" / "ca.pem"))
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / "system"))
+    with serving(context=context, ahead=timedelta(hours=1)) as hub:
+        transport, webhook = HttpTransport(hub, "t", timeout_seconds=5), WebhookSignal(Webhook(url=hub))
+        webhook.tell(verdict(1))
+        assert transport.assignment() == b""
+        assert said(at(patient, hub), "certificate") == ""
+        assert "behind the hub" in said(at(patient, hub), "clock")
+        webhook.close()
+        transport.close()
+    assert webhook.health()["posted"] == 1
+
+
+def test_a_certificate_out_of_its_time_may_be_a_wrong_clock(
+    patient: Patient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which is the likelier of the two where a battery is empty."""
+    with serving(context=self_signed(tmp_path, days=-0.5)) as hub:
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+        found = said(at(patient, hub), "certificate")
+    assert "expired" in found
+    assert "clock" in found
 
 
 def test_a_certificate_that_is_not_trusted_or_runs_out_is_named(

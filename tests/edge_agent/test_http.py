@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from edge_agent.errors import HubError, HubRefusalError
+from edge_agent.errors import HubError, HubRefusalError, TokenError
 from edge_agent.transport import HttpTransport
 from inspection.contracts import PictureNote, sha256_hex
 from tests.edge_agent.helpers import Authority, FakeHub, bundle, picture
@@ -162,6 +162,14 @@ def test_whoever_answers_in_the_hubs_place_refuses_nothing(
         with pytest.raises(HubError, match=str(status)) as caught:
             send()
         assert not isinstance(caught.value, HubRefusalError)
+
+
+def test_a_token_the_hub_does_not_know_is_told_from_a_hub_that_is_away(address: str) -> None:
+    """Nothing but another enrolment helps, and what waits is kept until then."""
+    transport = HttpTransport(address, "forgotten", timeout_seconds=5)
+    with pytest.raises(TokenError, match="enrol again"):
+        transport.assignment()
+    transport.close()
 
 
 def test_a_picture_damaged_on_the_way_is_sent_again(transport: HttpTransport, handler: type[Handler]) -> None:

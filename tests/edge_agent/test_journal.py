@@ -44,6 +44,10 @@ def uploader(journal: Journal, outbox: Outbox, hub: FakeHub, *, batch: int = 10)
 
 
 AUTHORITY = Authority()
+WAITS_FOR_EVER = (
+    "SELECT COUNT(*) FROM pictures p JOIN verdicts v ON v.id = p.verdict_id "
+    "WHERE p.state = 'pending' AND v.state = 'refused'"
+)
 ACTIONS = st.lists(
     st.sampled_from([*Decision, "missed", "picture", "upload", "bad upload", "trim", "restart"]), max_size=25
 )
@@ -86,6 +90,7 @@ def test_the_ledger_closes_after_any_history(tmp_path_factory: pytest.TempPathFa
         ledger = journal.ledger()
         assert ledger.closes, (action, ledger)
         assert ledger.triggers == triggers
+        assert database.number(WAITS_FOR_EVER) == 0
         assert verify(database).ok
     database.close()
 
@@ -148,7 +153,8 @@ def test_an_open_row_that_rotted_does_not_hold_up_a_start(journal: Journal, outb
     assert restarted.seal_open([*sorted(restarted.open_ids()), "nobody's"]) == 1
     assert [p.id for p in restarted.pending(9)] == [verdict(5, boot="b5").id]
     assert restarted.open_ids() == set()
-    assert (restarted.counters()["refused"], restarted.ledger().evicted, restarted.ledger().closes) == (4, 4, True)
+    assert (restarted.counters()["refused"], restarted.ledger().evicted, restarted.ledger().closes) == (7, 7, True)
+    assert outbox.depth() == 1  # three went with their verdicts
 
 
 def test_an_open_row_whose_sample_is_gone_is_not_sealed_as_it_lies_there(journal: Journal, database: Database) -> None:
@@ -218,6 +224,31 @@ def test_one_refused_verdict_does_not_hold_up_the_others(journal: Journal, outbo
     assert len(hub.requests) == asked
     assert journal.counters()["refused"] == 2
     assert journal.ledger().closes
+
+
+def test_a_verdict_and_its_picture_are_set_aside_at_once(journal: Journal, outbox: Outbox, hub: FakeHub) -> None:
+    """No crash comes between the two; both are counted, and both are sent again when people say so."""
+    journal.record(verdict(1, Decision.NG), source=None, sealed=True)
+    outbox.put(verdict(1).id, png(picture()), "ng")
+    for _ in range(2):
+        journal.mark_refused(verdict(1).id)
+        assert (outbox.depth(), journal.counters()["refused"]) == (0, 2)
+        assert (journal.ledger().evicted, journal.ledger().pending, journal.ledger().closes) == (2, 0, True)
+    assert journal.requeue() == 2
+    while uploader(journal, outbox, hub).drain_once():
+        pass
+    assert (len(hub.notes), journal.ledger().uploaded, journal.ledger().closes) == (1, 2, True)
+
+
+def test_a_picture_whose_verdict_rotted_does_not_wait_for_it(journal: Journal, outbox: Outbox, database: Database) -> None:
+    """Set aside with it, and counted."""
+    journal.record(verdict(1, Decision.NG), source=None, sealed=True)
+    outbox.put(verdict(1).id, png(picture()), "ng")
+    with database.write() as db:
+        db.execute("UPDATE verdicts SET body = x'00'")
+    assert journal.pending(9) == []
+    assert (outbox.depth(), journal.counters()["refused"]) == (0, 2)
+    assert (journal.ledger().evicted, journal.ledger().closes) == (2, True)
 
 
 def test_an_unreachable_hub_loses_nothing_and_doubles_nothing(journal: Journal, outbox: Outbox, hub: FakeHub) -> None:

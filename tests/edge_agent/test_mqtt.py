@@ -113,12 +113,13 @@ def test_a_verdict_is_said_once_and_the_output_stands(server: Mosquitto, ear: Li
 
 @pytest.mark.service
 def test_the_output_is_ng_before_between_and_after_clean_oks(server: Mosquitto, ear: Listener) -> None:
-    """From each trigger to its verdict, and with the last word; every change is said, in its order."""
+    """From each trigger to its verdict, and with the last word; every change that is not overtaken is said, in order."""
     with connected(server.port) as broker:
         signal = MqttSignal(broker)
         for number in (1, 2):
             signal.begin(Request())
             signal.tell(another(number))
+            ear.wait_status(output="OK", id=another(number).id)
         signal.safe("stopped")
         signal.close()
     ear.wait_status(state="offline")

@@ -93,7 +93,7 @@ def test_tls_with_the_right_certificate(tmp_path: Path) -> None:
         with connected(server.port, mqtt=mqtt) as broker:
             for number in range(1, 100):
                 MqttSignal(broker).tell(another(number))
-            eventually(lambda: broker.health()["sent"] == 199, "all was acknowledged")
+                eventually(lambda sent=2 * number + 1: broker.health()["sent"] == sent, "all was acknowledged")
 
 
 @pytest.mark.service

@@ -66,6 +66,7 @@ def test_a_broker_killed_and_restarted_during_a_part(server: Mosquitto) -> None:
     with connected(server.port, backoff=held, expiry_seconds=FOR_EVER) as broker:
         signal = MqttSignal(broker)
         signal.tell(another(1))
+        eventually(lambda: broker.health()["sent"] == 3, "the OK was told")
         signal.begin(Request())
         eventually(lambda: broker.health()["sent"] == 4, "all was told")
         server.kill()

@@ -1,6 +1,10 @@
 """Pictures: bounded, the most telling longest, nothing dropped without being counted."""
 
+import errno
+import sqlite3
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -176,6 +180,57 @@ def test_the_ballast_gets_the_room_of_pictures_on_a_full_disk(journal: Journal, 
     assert not outbox.make_disk_room(4 * SIZE)
     assert kept(database) == ["ng", "ng"]
     assert journal.ledger().closes
+
+
+class Refusing(Database):
+    """A disk that writes nothing down any more while it is ``full``."""
+
+    full = False
+
+    @contextmanager
+    def write(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
+        """DeviceError, or as ever."""
+        if self.full:
+            raise DeviceError("disk is full")
+        with super().write(durable=durable) as db:
+            yield db
+
+
+def test_a_picture_whose_row_could_not_go_is_still_counted_rightly(tmp_path: Path) -> None:
+    """Its file went, its row did not: however often that happens, what is stored does not seem less than it is."""
+    database = Refusing(tmp_path / "j.db")
+    journal, outbox = (
+        Journal(database, max_pending=9, keep_rows=9),
+        Outbox(database, tmp_path / "o", max_bytes=10**9, min_free_bytes=0),
+    )
+    fill(journal, outbox, ["audit", "ng"])
+    database.full = True
+    for _ in range(3):
+        with pytest.raises(DeviceError):
+            outbox.shed(1)
+    database.full = False
+    assert outbox.stored_bytes() == 2 * SIZE
+    assert outbox.shed(1)
+    assert outbox.stored_bytes() == SIZE
+    assert kept(database) == ["ng"]
+    database.close()
+
+
+def test_a_disk_where_nothing_can_be_deleted_gives_no_relief(
+    journal: Journal, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read-only: whoever asked for room hears that there is none, and nothing else."""
+    outbox = Outbox(database, tmp_path / "o", max_bytes=10**9, min_free_bytes=0)
+    keeper = Housekeeper(database, journal, outbox, Ballast(tmp_path / "ballast", SIZE), min_free_bytes=0)
+    fill(journal, outbox, ["ng"])
+
+    def read_only(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "unlink", read_only)
+    assert not keeper.relieve()
+    assert kept(database) == ["ng"]
+    assert outbox.stored_bytes() == SIZE
 
 
 def test_equal_pictures_are_one_file(journal: Journal, outbox: Outbox) -> None:

@@ -264,6 +264,19 @@ def test_a_disk_that_refuses_is_said(tmp_path: Path) -> None:
         Records(tmp_path / RECORDS_NAME).last()
 
 
+def test_guessing_stays_slow_however_often_it_is_tried() -> None:
+    """After days of it each wrong try still costs five minutes, and is still a wrong try."""
+    now = 0.0
+    pin = Pin(PIN, clock=lambda: now)
+    for _ in range(1100):
+        with pytest.raises(PinError, match="wrong PIN"):
+            pin.check("0000")
+        now += pin.wait_seconds
+    with pytest.raises(PinError, match="wrong PIN"):
+        pin.check("0000")
+    assert pin.wait_seconds == 300
+
+
 def test_guessing_gets_slower_up_to_five_minutes() -> None:
     """Each wrong try doubles the wait; a right one ends it."""
     now = 0.0

@@ -268,12 +268,28 @@ def test_other_computers_need_the_token(line: Loop, peer: str) -> None:
     assert line.parts == ["p"]
 
 
-@pytest.mark.parametrize("peer", ["127.0.0.1", "127.8.9.1", "::1", "::ffff:127.0.0.1"])
-def test_this_computer_needs_no_token_but_a_proxy_on_it_does(line: Loop, peer: str) -> None:
-    """What came through a proxy came from somewhere else."""
-    asking = Asking(line.asked, TOKEN)
+HERE = ["127.0.0.1", "127.8.9.1", "::1", "::ffff:127.0.0.1"]
+
+
+@pytest.mark.parametrize("peer", HERE)
+def test_without_a_token_only_this_computer_may_ask(line: Loop, peer: str) -> None:
+    """What says that it came through a proxy came from somewhere else, and hears what is to be set."""
+    asking = Asking(line.asked, None)
     assert _post(asking, peer, json={"part": "p"}).status_code == 200
-    assert _post(asking, peer, json={}, headers={"X-Forwarded-For": "127.0.0.1"}).status_code == 401
+    refused = _post(asking, peer, json={}, headers={"X-Forwarded-For": "127.0.0.1"})
+    assert refused.status_code == 401
+    assert "trigger_token_file" in refused.json()["error"]
+
+
+@pytest.mark.parametrize("peer", HERE)
+def test_with_a_token_this_computer_needs_it_too(line: Loop, peer: str) -> None:
+    """A proxy that says nothing of itself makes everybody look like this computer."""
+    asking = Asking(line.asked, TOKEN)
+    refused = _post(asking, peer, json={})
+    assert refused.status_code == 401
+    assert "from this computer too" in refused.json()["error"]
+    assert _post(asking, peer, json={"part": "p"}, headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 200
+    assert line.parts == ["p"]
 
 
 def test_a_station_with_another_trigger_says_so(stage: Stage) -> None:
@@ -288,9 +304,8 @@ def test_a_token_comes_from_its_file(line: Loop, tmp_path: Path) -> None:
     """And from nowhere else."""
     (tmp_path / "token").write_text(f"{TOKEN}\n")
     with serving(line.stage, line.asked, trigger_token_file=str(tmp_path / "token")) as client:
-        away = {"X-Forwarded-For": "10.0.0.9"}
-        assert client.post("/trigger", json={}, headers=away).status_code == 401
-        right = away | {"Authorization": f"bearer {TOKEN}"}
+        assert client.post("/trigger", json={}).status_code == 401
+        right = {"Authorization": f"bearer {TOKEN}"}
         assert client.post("/trigger", json={}, headers=right).status_code == 200
 
 

@@ -207,6 +207,36 @@ def test_looking_at_a_device_that_never_ran_makes_nothing(device: Path) -> None:
     assert not (device / "state" / "journal.db").exists()
 
 
+def test_a_camera_that_nobody_looked_at_is_not_called_well(device: Path) -> None:
+    """An agent holds it and has no page: said in words and to scripts, and no reason to leave with 1."""
+    write_picture(device / "pictures", "a.png", picture(1))
+    agent(*running(device, "--max-triggers", "1"))
+    agent("settings", f"camera=folder:{device / 'pictures'}", "--state", device / "state")
+    with only_one(device / "state"):  # as an agent holds it
+        told = agent("doctor", "--state", device / "state")
+        found = json.loads(agent("doctor", "--state", device / "state", "--json"))
+    assert told.splitlines()[0].startswith("camera: not looked at: an agent runs")
+    assert "camera" not in told.splitlines()[1]
+    assert list(found["not_looked_at"]) == ["camera"]
+    assert "camera" not in found["checked"]
+    assert found["problems"] == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_root_is_sent_to_the_user_whose_station_it_is(device: Path) -> None:
+    """Every command that uses the folder says so in one sentence, and leaves everything as it was."""
+    state = ("--state", device / "state")
+    os.chown(device / "state", 12345, -1)
+    before = (device / "state" / "agent.json").read_bytes()
+    for command in (["settings", "takt_seconds=2"], ["doctor"], ["status"], ["requeue"], ["passport", "p"], ["run"]):
+        process = start(*command, *state)
+        _, err = process.communicate(timeout=60)
+        assert (process.returncode, err.count("\n")) == (2, 1)
+        assert "sudo -u" in err
+    assert [path.name for path in (device / "state").iterdir()] == ["agent.json"]
+    assert (device / "state" / "agent.json").read_bytes() == before
+
+
 def test_log_lines_are_json(device: Path) -> None:
     """Each line on standard error can be read by a program."""
     write_picture(device / "pictures", "a.png", picture(1))

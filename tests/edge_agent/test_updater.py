@@ -1,10 +1,13 @@
 """One verified bundle or HOLD, at every instant; every refusal leaves the old one running."""
 
 import errno
+import shutil
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +16,7 @@ from edge_agent.agent import policy_of
 from edge_agent.camera import Frame
 from edge_agent.config import write_config
 from edge_agent.enrolling import enrol
-from edge_agent.errors import HubError
+from edge_agent.errors import DeviceError, HubError
 from edge_agent.inspecting import Identity, Inspected, inspect
 from edge_agent.runtime import OnnxRuntime
 from edge_agent.shelf import Shelf
@@ -64,6 +67,18 @@ class Device:
         for _ in range(times):
             made = self.inspect()
             self.updater.note(Inspected(made.verdict, bundle_failed=True))
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """Nothing that the shelf remembers can be written."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("edge_agent.shelf.write_durably", full)
+        yield
 
 
 @pytest.fixture
@@ -368,18 +383,35 @@ def test_deaths_that_say_nothing_against_a_challenger(device: Device, reason: st
     assert challenges(device)
 
 
-def test_a_challenger_whose_start_cannot_be_noted_is_left_out(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_challenger_whose_start_cannot_be_noted_is_left_out(device: Device) -> None:
     """On a full disk the station's own bundle judges; the challenger is back when there is room."""
     challenged(device)
-
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr("edge_agent.shelf.write_durably", full)
+    with full_disk():
         assert (device.boot().runs, challenges(device)) == (sha256_hex(ONE), False)
     assert challenges(device.polled())
     assert device.updater.installed.challenger_starts == 2
+
+
+def test_a_challenger_that_is_to_be_refused_does_not_end_a_start_on_a_full_disk(device: Device) -> None:
+    """What was to be noted of it is noted when there is room; until then it is left out."""
+    challenged(device)
+    for _ in range(2):
+        device.boot()
+    with full_disk():
+        assert (device.boot().runs, challenges(device)) == (sha256_hex(ONE), False)
+    assert device.boot().updater.refused[0].startswith(sha256_hex(TWO))
+
+
+def test_views_that_cannot_be_noted_are_trouble_and_noted_later(device: Device) -> None:
+    """The challenger's thread is not torn by a full disk, and a good challenger is not blamed for it."""
+    challenged(device)
+    with full_disk():
+        for _ in range(3):
+            device.updater.note_view(sha256_hex(TWO))
+    assert "cannot be written" in str(device.updater.problem)
+    assert device.updater.installed.challenger_starts == 1
+    device.updater.note_view(sha256_hex(TWO))
+    assert device.updater.installed.challenger_starts == 0
 
 
 def test_a_start_with_a_challenger_is_counted_once(device: Device) -> None:
@@ -440,24 +472,145 @@ def test_the_first_bundle_is_never_a_dead_end(device: Device) -> None:
     assert device.polled().runs == sha256_hex(ONE)
 
 
+class DeadError(BaseException):
+    """Stands for the process dying: nothing in the agent catches it."""
+
+
+def ends_in_its_self_test(device: Device, *, stopped: bool = False) -> None:
+    """The process dies, or is stopped, while it tests a bundle: the disk says what it said just then."""
+    shelf, said = Shelf(device.state), []
+
+    def end(*_: object) -> Any:
+        if stopped:
+            device.updater.stop()
+        said.append(shelf.installed())
+        raise DeadError
+
+    device.updater._make_runtime = end
+    with pytest.raises(DeadError):
+        device.polled()
+    shelf.remember(said[0])  # a real end runs no `finally`
+
+
 def test_dying_in_the_self_test_is_not_repeated_for_ever(device: Device) -> None:
     """A model that takes the process down is tried twice."""
-
-    class DeadError(BaseException):
-        """Stands for the process dying: nothing in the agent catches it."""
-
     device.hub.assign(1, ONE)
-    device.updater._make_runtime = lambda *_: (_ for _ in ()).throw(DeadError)
-    shelf = Shelf(device.state)
-    for tries in (1, 2):
-        with pytest.raises(DeadError):
-            device.polled()
-        # A real death runs no `finally`: put back what the disk would say.
-        shelf.remember(shelf.installed().model_copy(update={"trying": sha256_hex(ONE), "tries": tries}))
-        device.updater._installed = shelf.installed()
+    for _ in range(2):
+        ends_in_its_self_test(device.boot())
     device.boot().polled()
     assert device.runs is None
     assert "self-test" in device.updater.refused[0]
+
+
+@pytest.mark.parametrize("stopped", [True, False], ids=["clean stop", "power cut"])
+def test_an_end_of_the_self_test_that_blames_nobody(device: Device, stopped: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The agent was stopped in the middle of it, or the computer went down, again and again: it is tested once more."""
+    device.hub.assign(1, ONE)
+    for number in range(4):
+        if not stopped:
+            monkeypatch.setattr("edge_agent.updater.kernel_boot_id", lambda number=number: f"run {number}")
+        ends_in_its_self_test(device.boot(), stopped=stopped)
+    assert device.boot().polled().runs == sha256_hex(ONE)
+    assert device.updater.refused == []
+
+
+def test_a_self_test_that_cannot_be_judged_does_not_end_a_start_on_a_full_disk(device: Device) -> None:
+    """The bundle is refused at the next start with room, and not tested before."""
+    device.hub.assign(1, ONE)
+    for _ in range(2):
+        ends_in_its_self_test(device.boot())
+    with full_disk():
+        assert device.boot().polled().runs is None
+    assert "self-test" in device.boot().updater.refused[0]
+
+
+def test_a_probation_goes_on_while_the_disk_is_full(device: Device) -> None:
+    """Verdicts and starts that cannot be noted are trouble, and no end; with room it passes with the next verdict."""
+    device.hub.assign(1, ONE)
+    device.polled()
+    with full_disk():
+        device.boot()
+        for _ in range(5):
+            assert device.inspect().verdict.decision is Decision.OK
+        assert device.updater.state is AgentState.PROBATION
+        assert "cannot be written" in str(device.updater.problem)
+        device.fail(3)  # it has passed: what comes later is counted no more
+    assert device.runs == sha256_hex(ONE)
+    device.inspect()
+    assert device.updater.state is AgentState.RUNNING
+    assert device.boot().updater.state is AgentState.RUNNING
+
+
+def test_a_bundle_that_failed_its_probation_decides_no_more_on_a_full_disk(device: Device) -> None:
+    """Its refusal cannot be noted: the loop is told, and until then nothing is passed."""
+    device.hub.assign(1, ONE)
+    device.polled()
+    with full_disk():
+        with pytest.raises(DeviceError, match=r"installed\.json cannot be written"):
+            device.fail(1)
+        assert device.runs is None
+        assert device.inspect().verdict.decision is Decision.ERROR
+
+
+def test_an_update_without_room_is_not_begun(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In words, with both numbers; the old bundle goes on, and the next poll tries again."""
+    device.hub.assign(1, ONE)
+    device.polled()
+    device.hub.assign(2, TWO, version=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=7 * 2**20))
+        device.polled()
+    assert device.runs == sha256_hex(ONE)
+    assert "9 MiB are needed for the update, 7 are free" in str(device.updater.problem)
+    assert device.hub.requests.count("fetch") == 1
+    assert device.polled().runs == sha256_hex(TWO)
+
+
+def test_a_disk_that_fills_up_during_a_download_gets_its_room_back(device: Device) -> None:
+    """What came is deleted at once; trouble in words, tried again at the next poll, and not a second later."""
+    device.hub.assign(1, ONE)
+    device.polled()
+    device.hub.assign(2, TWO, version=2)
+    staging = device.state / "staging"
+
+    def fills_up(what: str) -> None:
+        if what == "fetch":
+            assert list(staging.iterdir())
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    (staging / "of-a-crash.part").write_bytes(b"half")
+    device.hub.trouble = fills_up
+    device.polled()
+    assert list(staging.iterdir()) == []
+    assert "No space left on device" in str(device.updater.problem)
+    device.hub.trouble = lambda _: None
+    assert device.polled().runs == sha256_hex(TWO)
+
+
+def test_a_download_is_written_once(tmp_path: Path) -> None:
+    """The checked file itself becomes the target: an update needs its length in room, not twice that."""
+    shelf = Shelf(tmp_path)
+    part = shelf.staging_file("d1")
+    part.write_bytes(ONE)
+    written = part.stat().st_ino
+    shelf.put(TargetKind.BUNDLE, "d1", b"release")
+    assert (tmp_path / "bundles" / "d1" / "content").stat().st_ino == written
+    assert shelf.get(TargetKind.BUNDLE, "d1") == (ONE, b"release")
+
+
+@pytest.mark.parametrize("what", ["bundle", "recipe"])
+def test_a_target_that_lost_its_content_on_the_shelf_is_fetched_again(device: Device, what: str) -> None:
+    """It was fetched and not yet in force: no refusal, and no waiting for ever."""
+    strict = recipe(2, inconclusive=0.0, ng=0.0).canonical()
+    device.hub.publish(strict, version=1, kind=TargetKind.RECIPE)
+    device.hub.assign(1, ONE, recipe_data=strict)
+    digest = sha256_hex(ONE if what == "bundle" else strict)
+    (device.state / f"{what}s" / digest).mkdir(parents=True)
+    (device.state / f"{what}s" / digest / "release.json").write_bytes(device.hub.envelopes[digest])
+    assert device.polled().runs is None
+    assert "cannot be read" in str(device.updater.problem)
+    assert device.updater.refused == []
+    assert device.polled().runs == sha256_hex(ONE)
 
 
 @pytest.mark.parametrize("name", ["content", "release.json"])

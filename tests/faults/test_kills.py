@@ -29,7 +29,7 @@ def phase_of(device: Device, logged_bytes: int) -> str:
     states = Counter(row.state for row in device.rows())
     if any(device.state.rglob(".*.tmp")):
         return "while a file was written"
-    if any((device.state / "staging").iterdir()):
+    if any((device.state / "staging").glob("*")):
         return "while an update was staged"
     if states["open"]:
         return "while a picture was kept"

@@ -24,6 +24,7 @@ class Believer:
 
     line: Handshake = field(default_factory=Handshake)
     levels: int | None = None
+    was_low: bool = False  # the trigger, when the line was last lost
     edges: int = 0
     asked: list[int] = field(default_factory=list)  # the numbers of the parts accepted, until they are taken
     hand: int | None = None  # the number of the part the loop has
@@ -41,6 +42,9 @@ class Believer:
         if not self.line.linked:
             self.line.connect(Inputs(Command(value)))
             self.levels = value
+            if value & Command.TRIGGER and self.was_low:  # it rose while nobody looked
+                self.edges += 1
+                assert Status.MISSED_ACQUISITION in self.line.outputs.status
 
     def _read(self, value: int) -> None:
         if self.levels is None:
@@ -89,6 +93,8 @@ class Believer:
 
     def _lost(self, _: int) -> None:
         self.line.lost()
+        if self.levels is not None:
+            self.was_low = not self.levels & Command.TRIGGER
         self.levels, self.standing = None, None
         self.alive.clear()
 

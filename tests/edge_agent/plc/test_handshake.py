@@ -96,6 +96,23 @@ def test_a_trigger_that_is_up_when_the_connection_begins_has_not_risen() -> None
     assert status(line) == {"NG", "BUSY"}
 
 
+def test_a_trigger_that_rose_while_the_line_was_away_is_missed_and_counted() -> None:
+    """Also when the connection was tried in vain between; one that stayed up all the time has not risen."""
+    line = ready()
+    line.lost()
+    line.lost()
+    line.connect(TRIGGER)
+    assert (line.edges, line.take_missed()) == (1, 1)
+    assert status(line) == {"NG", "ERROR", "MISSED_ACQUISITION"}
+    assert line.outputs.data.error_code is Code.LINK_LOST
+    assert not line.step(TRIGGER, 1.0)
+    line.lost()
+    line.connect(TRIGGER)
+    assert (line.edges, line.take_missed()) == (1, 0)
+    line.step(LOW, 2.0)
+    assert line.step(TRIGGER, 3.0)
+
+
 def test_a_trigger_that_stays_up_is_one() -> None:
     """An edge is accepted once, and the bit must fall before the next."""
     line = inspecting()
