@@ -34,8 +34,9 @@ from edge_agent.page.facts import Facts
 from edge_agent.poller import Poller
 from edge_agent.shelf import Shelf
 from edge_agent.supervise import Worker
+from edge_agent.targets import MakeRuntime
 from edge_agent.transport import Transport
-from edge_agent.updater import MakeRuntime, Policy, Updater
+from edge_agent.updater import Policy, Updater
 from edge_agent.uploader import Uploader
 from edge_agent.version import AGENT_VERSION
 from edge_agent.watching import Watcher, Watchers

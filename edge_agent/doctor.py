@@ -31,9 +31,10 @@ from edge_agent.errors import AgentError, DeviceError, HeldError, TokenError, Tr
 from edge_agent.files import give_back, user_name
 from edge_agent.shelf import Installed, Shelf
 from edge_agent.status import status
+from edge_agent.targets import MakeRuntime
 from edge_agent.transport import Transport
 from edge_agent.trust import Seen, check_assignment
-from edge_agent.updater import MakeRuntime, Updater
+from edge_agent.updater import Updater
 from edge_agent.verifying import verify
 from edge_agent.wiring import Page
 

@@ -7,6 +7,7 @@ from pathlib import Path
 _LIBRARIES = {"onnxruntime": "onnxruntime", "opencv": "opencv-python-headless", "numpy": "numpy"}
 _CPUINFO = Path("/proc/cpuinfo")
 _STATUS = Path("/proc/self/status")
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _DOT_PRODUCTS = ("amx_int8", "avx512_vnni", "avx_vnni", "i8mm", "asimddp")
 """Instructions for int8 dot products, best first: int8 answers may differ between processors with and without."""
 
@@ -25,6 +26,11 @@ def describe() -> dict[str, str]:
 def cpu_flags(cpuinfo: Path = _CPUINFO) -> frozenset[str]:
     """What the first processor can do, as the kernel names it (x86: flags, ARM: Features); empty where it says nothing."""
     return frozenset((_said(cpuinfo, "flags") or _said(cpuinfo, "Features")).split())
+
+
+def kernel_boot_id() -> str:
+    """Which run of this computer it is (`random(4)`); empty where the system does not say."""
+    return _BOOT_ID.read_text().strip() if _BOOT_ID.exists() else ""
 
 
 def peak_memory_bytes() -> int:

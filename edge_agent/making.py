@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from edge_agent.camera import Camera
     from edge_agent.config import AgentConfig
     from edge_agent.signals import Signal
+    from edge_agent.targets import MakeRuntime
     from edge_agent.transport import Transport
     from edge_agent.trigger import Trigger
     from edge_agent.trigger.asked import Asked
-    from edge_agent.updater import MakeRuntime
     from edge_agent.watching import Watcher
     from edge_agent.wires import Wires
 

@@ -21,7 +21,7 @@ from edge_agent.outbox import Outbox
 from edge_agent.pictures import Image, decode
 from edge_agent.replaying import read_recipe
 from edge_agent.shelf import Shelf
-from edge_agent.updater import MakeRuntime
+from edge_agent.targets import MakeRuntime
 from inspection.contracts import Decision, Recipe, TargetKind, Verdict, sha256_hex
 
 _Found = TypeVar("_Found")

@@ -1,8 +1,8 @@
-"""Updates: fetch, ask trust, stage, self-test, switch atomically, probation, go back.
+"""Updates: ask trust, fetch, self-test, switch atomically, probation, go back.
 
 Invariants:
 * At every instant `active` is one complete, verified bundle with its recipe and mode, or HOLD.
-* Nothing of a target is parsed before envelope, length and digest are checked; nothing decides before its self-test.
+* Nothing decides before its self-test (and nothing is parsed before it is checked: `targets.py`).
 * A refusal changes nothing that runs: the old assignment stays in force, whole, and the reason is reported. Bytes that
   arrived wrong are fetched again; a bundle that is wrong in itself, or failed its probation, stays refused.
 * What was chosen is on the disk before it is in memory, so a restart never runs anything newer or older than was said.
@@ -16,42 +16,22 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
-from pydantic import ValidationError
-
-from edge_agent.bundle import Bundle, check_recipe, open_bundle
+from edge_agent.bundle import Bundle
 from edge_agent.errors import AgentError, BundleError, DeviceError, HubError, ModelError, ShortageError, TrustError
 from edge_agent.inspecting import Active, Inspected, Loaded
-from edge_agent.runtime import Runtime
+from edge_agent.machine import kernel_boot_id
 from edge_agent.selftest import self_test
 from edge_agent.shelf import Installed, Shelf, Slot
+from edge_agent.targets import MakeRuntime, Targets
 from edge_agent.transport import Transport
-from edge_agent.trust import Seen, check_assignment, check_bytes, check_release, check_target
-from inspection.contracts import (
-    AgentState,
-    Assignment,
-    Decision,
-    Manifest,
-    Mode,
-    Recipe,
-    Release,
-    Target,
-    TargetKind,
-    TrustRoot,
-)
+from edge_agent.trust import Seen, check_assignment
+from inspection.contracts import AgentState, Assignment, Decision, Mode, Recipe, TargetKind, TrustRoot
 
 log = logging.getLogger(__name__)
 
-MakeRuntime = Callable[[bytes, Manifest], Runtime]
 _MAX_TRIES = 2
 _NOTHING = Active(None, Mode.JUDGE)
-
-
-def kernel_boot_id() -> str:
-    """Which run of this computer it is (`random(4)`); empty where the system does not say."""
-    path = Path("/proc/sys/kernel/random/boot_id")
-    return path.read_text().strip() if path.exists() else ""
 
 
 @dataclass(frozen=True)
@@ -75,7 +55,14 @@ class Updater:
         self._shelf = shelf
         self._transport = transport
         self._policy = policy
-        self._make_runtime = make_runtime
+        self._targets = Targets(
+            shelf,
+            transport,
+            make_runtime,
+            root=policy.root,
+            product=policy.product,
+            max_bytes=policy.max_bundle_bytes,
+        )
         self._lock = threading.RLock()
         self._installed = Installed()
         self._active = _NOTHING
@@ -203,7 +190,7 @@ class Updater:
         """Verify a slot from the disk, run its self-test, change nothing. BundleError and others when it is broken."""
         check_assignment(slot.assignment.encode(), self._policy.root, self._policy.station, None)
         if slot.bundle is not None:
-            loaded = self._load(slot)
+            loaded = self._targets.load(slot)
             self_test(loaded.bundle, loaded.runtime)
 
     # -- start ----------------------------------------------------------------------------------------------------
@@ -258,7 +245,7 @@ class Updater:
             assignment, _ = check_assignment(slot.assignment.encode(), self._policy.root, self._policy.station, None)
             self._active = self._with(None, assignment)
             if slot.bundle is not None:
-                self._active = self._with(self._load(slot), assignment, self._try_challenger(slot))
+                self._active = self._with(self._targets.load(slot), assignment, self._try_challenger(slot))
         except ShortageError:
             raise
         except (BundleError, ModelError, DeviceError) as error:
@@ -279,7 +266,7 @@ class Updater:
             self._trouble(f"challenger {slot.challenger[:12]} is left out: its start cannot be noted: {error}")
             return None
         try:
-            return self._open(slot.challenger)
+            return self._targets.open(slot.challenger)
         except ShortageError as error:
             self._trouble(f"challenger {slot.challenger[:12]} is left out: {error}")
             return None
@@ -314,11 +301,11 @@ class Updater:
         if slot.bundle is None:
             return self._with(None, assignment)
         if assignment.recipe is not None:
-            self._fetch(TargetKind.RECIPE, assignment.recipe)
+            self._targets.fetch(TargetKind.RECIPE, assignment.recipe)
         loaded = self._active.loaded
         if loaded is None or loaded.digest != slot.bundle:
             if assignment.bundle is not None:
-                self._fetch(TargetKind.BUNDLE, assignment.bundle)
+                self._targets.fetch(TargetKind.BUNDLE, assignment.bundle)
             loaded = self._prove(slot.bundle)
         recipe = self._new_recipe(slot, loaded.bundle)
         return self._with(Loaded(loaded.bundle, recipe, loaded.runtime), assignment, self._challenger(assignment))
@@ -330,42 +317,8 @@ class Updater:
             return None
         if running is not None and running.digest == target.sha256:
             return running
-        self._fetch(TargetKind.BUNDLE, target)
+        self._targets.fetch(TargetKind.BUNDLE, target)
         return self._prove(target.sha256)
-
-    def _fetch(self, kind: TargetKind, target: Target) -> None:
-        """Have a target on the shelf, checked. What is there already is checked again when it is opened."""
-        if self._shelf.has(kind, target.sha256):
-            return
-        envelope = self._transport.envelope(target.sha256)
-        release = check_release(
-            envelope,
-            self._policy.root,
-            target.sha256,
-            kind=kind,
-            product=self._policy.product,
-            max_length=self._policy.max_bundle_bytes,
-        )
-        check_target(release, target)
-        try:
-            self._shelf.need_room(release.length)
-            self._download(release)
-            self._shelf.put(kind, target.sha256, envelope)
-        except OSError as error:
-            said = f"{release.name} cannot be stored: {error.strerror}; is the disk full or read-only?"
-            raise DeviceError(said) from error
-        finally:
-            self._shelf.clear_staging()  # half a download must not take the room that the journal needs
-
-    def _download(self, release: Release) -> None:
-        """A target's bytes, checked, in its staging file."""
-        part = self._shelf.staging_file(release.sha256)
-        with part.open("wb") as into:
-            self._transport.fetch(release.sha256, release.length, into)
-        try:
-            check_bytes(part.read_bytes(), release)
-        except MemoryError as error:
-            raise ShortageError(f"too little memory for the {release.length} bytes of {release.name}") from error
 
     def _prove(self, digest: str) -> Loaded:
         """Open and self-test a new bundle. The attempt is on the disk first: a crash in here must not repeat for ever.
@@ -376,7 +329,7 @@ class Updater:
         again = (old.trying, old.tried_on) == (digest, machine)
         self._remember(trying=digest, tries=old.tries + 1 if again else 1, tried_on=machine)
         try:
-            loaded = self._open(digest)
+            loaded = self._targets.open(digest)
             self_test(loaded.bundle, loaded.runtime)
         except (BundleError, ModelError, DeviceError) as error:
             self._discard(TargetKind.BUNDLE, digest, error)
@@ -385,26 +338,10 @@ class Updater:
             self._remember(trying=None, tries=0)
         return loaded
 
-    def _open(self, digest: str) -> Loaded:
-        """A bundle from the shelf with its own recipe. ShortageError when there is too little memory for it now."""
-        try:
-            bundle = open_bundle(self._verified(TargetKind.BUNDLE, digest))
-            if bundle.manifest.product != self._policy.product:
-                raise BundleError(
-                    f"bundle is for product {bundle.manifest.product}, this station makes {self._policy.product}"
-                )
-            return Loaded(bundle, bundle.recipe, self._make_runtime(bundle.model, bundle.manifest))
-        except MemoryError as error:
-            raise ShortageError(f"too little memory for bundle {digest[:12]}") from error
-
-    def _load(self, slot: Slot) -> Loaded:
-        loaded = self._open(str(slot.bundle))
-        return Loaded(loaded.bundle, self._recipe(slot, loaded.bundle), loaded.runtime)
-
     def _new_recipe(self, slot: Slot, bundle: Bundle) -> Recipe:
         """The recipe of a slot that is not in force yet; one that is wrong in itself is refused for good."""
         try:
-            return self._recipe(slot, bundle)
+            return self._targets.recipe(slot, bundle)
         except (BundleError, DeviceError) as error:
             self._discard(TargetKind.RECIPE, str(slot.recipe), error)
             raise
@@ -416,27 +353,6 @@ class Updater:
         self._shelf.drop(kind, digest)
         if not isinstance(error, TrustError | DeviceError):
             self._refuse(digest, str(error))
-
-    def _recipe(self, slot: Slot, bundle: Bundle) -> Recipe:
-        if slot.recipe is None:
-            return bundle.recipe
-        data = self._verified(TargetKind.RECIPE, slot.recipe)
-        try:
-            recipe = Recipe.parse(data)
-        except ValidationError as error:
-            raise BundleError(f"recipe {slot.recipe[:12]} is unreadable: {error}") from error
-        check_recipe(recipe, bundle.manifest)
-        return recipe
-
-    def _verified(self, kind: TargetKind, digest: str) -> bytes:
-        """A target's bytes from the shelf, believed only because they were checked just now."""
-        data, envelope = self._shelf.get(kind, digest)
-        policy = self._policy
-        release = check_release(
-            envelope, policy.root, digest, kind=kind, product=policy.product, max_length=policy.max_bundle_bytes
-        )
-        check_bytes(data, release)
-        return data
 
     # -- switching ------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,8 @@ from edge_agent.dialling import Message
 from tests.edge_agent.helpers import DEVICE, STATION
 from tests.edge_agent.test_mqtt import settings
 
+pytest.importorskip("paho.mqtt.client", reason="the extra mqtt is not installed")
+
 TOO_LATE = {"output": "NG", "reason": "the last OK could not be told in time", "id": None}
 
 

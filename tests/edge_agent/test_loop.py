@@ -19,9 +19,9 @@ from edge_agent.runtime import OnnxRuntime
 from edge_agent.shelf import Shelf
 from edge_agent.signals.file import FileSignal
 from edge_agent.signals.port import clean_ok
+from edge_agent.targets import MakeRuntime
 from edge_agent.trigger import Request
 from edge_agent.trigger.free import FreeRunning
-from edge_agent.updater import MakeRuntime
 from edge_agent.wires import Wires
 from inspection.contracts import Decision, Mode, Purpose, Verdict, sha256_hex
 from tests.edge_agent.helpers import DEVICE, FakeHub, bundle, config, picture, png, recipe, write_picture

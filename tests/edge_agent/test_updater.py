@@ -486,7 +486,7 @@ def ends_in_its_self_test(device: Device, *, stopped: bool = False) -> None:
         said.append(shelf.installed())
         raise DeadError
 
-    device.updater._make_runtime = end
+    device.updater._targets._make_runtime = end
     with pytest.raises(DeadError):
         device.polled()
     shelf.remember(said[0])  # a real end runs no `finally`
