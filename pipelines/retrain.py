@@ -2,9 +2,11 @@
 
 One retrain of a product at a time, by a database lease that a killed worker cannot keep: the other one leaves. Every
 run leaves a markdown artifact that says what was decided and why, or where it broke. Only names, ids and paths travel
-between tasks.
+between tasks. What computes is imported where it is used: most scheduled runs find nothing to do, and cost little.
 """
 
+import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -14,10 +16,10 @@ from prefect import Flow, State, Task, flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.states import Completed, Failed
 
+from inspection.data.labels import last_label_id
 from inspection.data.products import load_product
 from inspection.errors import EscapementError, LeaseError, UsageError
 from inspection.stages.ask import pull_answers
-from inspection.stages.deploy import check_ready
 from inspection.stages.due import Due, is_due, record_failure
 from inspection.store.leases import hold
 from pipelines.context import Context, open_context
@@ -25,6 +27,8 @@ from pipelines.naming import artifact_key, run_name
 from pipelines.roll_out import project, roll_out
 
 LEASE_SECONDS = 45.0
+LOOK_AGAIN_SECONDS = 10.0
+LOOKS_AGAIN = 6
 
 _Stage = TypeVar("_Stage", bound=Task[..., Any] | Flow[..., Any])
 
@@ -40,6 +44,19 @@ def look_for_labels(product: str) -> Due:
             get_run_logger().warning("labels were not pulled: %s", error)
         with context.store.begin(read_only=True) as session:
             return is_due(session, load_product(session, product))
+
+
+def until_labels_rest(look: Callable[[], Due], known: int, *, pause: Callable[[float], None] = time.sleep) -> Due:
+    """Look, and again while people are answering, for a minute at most: what they say in the next seconds must not wait
+    for the schedule's next time. ``known``: the newest label before."""
+    due = look()
+    for _ in range(LOOKS_AGAIN):
+        if due.due or due.newest_label == known:
+            break
+        known = due.newest_label
+        pause(LOOK_AGAIN_SECONDS)
+        due = look()
+    return due
 
 
 @task(name="snapshot")
@@ -172,12 +189,16 @@ def _record(context: Context, product: str, newest_label: int, stage: str, why: 
 @flow(name="retrain", flow_run_name=run_name)
 def retrain(product: str, force: bool = False) -> State[Any]:
     """Retrain ``product`` if it is due (``force``: in any case); the final state's name says what was decided."""
+    from inspection.stages.deploy import check_ready
+
     with open_context() as context, ExitStack() as held:
         try:  # before looking: what another run is at work on needs no look, and would be due a second time
             held.enter_context(hold(context.store, f"retrain/{product}", context.holder, ttl_seconds=LEASE_SECONDS))
         except LeaseError as busy:
             return Completed(name="Skipped", message=str(busy))
-        due = look_for_labels(product)
+        with context.store.begin(read_only=True) as session:
+            known = last_label_id(session, product)
+        due = look_for_labels(product) if force else until_labels_rest(lambda: look_for_labels(product), known)
         get_run_logger().info("%s", due.why)
         if not (due.due or force):
             return Completed(name="NotDue", message=due.why)

@@ -5,7 +5,6 @@ from typing import Any
 
 from prefect import flow, get_run_logger, task
 
-from inspection.stages.deploy import advance_rollout, rollout_state
 from pipelines.context import open_context
 from pipelines.naming import run_name
 
@@ -24,6 +23,8 @@ def project(product: str) -> None:
 @flow(name="roll-out", flow_run_name=run_name)
 def roll_out(product: str) -> dict[str, Any]:
     """Step the running rollout until it ends or is paused; returns its state. The rollout's own timeout ends it."""
+    from inspection.stages.deploy import advance_rollout, rollout_state
+
     log = get_run_logger()
     with open_context() as context:
         while True:

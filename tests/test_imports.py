@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = ("torch", "torchvision", "lightning", "timm", "mlflow", "prefect", "sqlalchemy", "fastapi", "cv2", "numpy")
+HEAVY = (
+    *("torch", "torchvision", "lightning", "timm", "mlflow", "prefect", "sqlalchemy", "fastapi"),
+    *("pandas", "sklearn", "scipy", "cv2", "numpy"),
+)
 
 ALLOWED = [
     ("inspection", ()),
@@ -17,14 +20,16 @@ ALLOWED = [
     ("inspection.settings", ()),
     ("inspection.cli", ()),
     ("edge_agent.loop", ("cv2", "numpy")),
-    ("inspection.hub.app", ("sqlalchemy", "fastapi", "cv2", "numpy")),
+    ("inspection.hub.app", ("sqlalchemy", "fastapi", "scipy", "cv2", "numpy")),
     ("inspection.stages.due", ("sqlalchemy", "cv2", "numpy")),
+    ("pipelines.retrain", ("prefect", "sqlalchemy", "fastapi", "cv2", "numpy")),
+    ("pipelines.sync_labels", ("prefect", "sqlalchemy", "fastapi", "cv2", "numpy")),
 ]
 
 
 @pytest.mark.parametrize(("module", "allowed"), ALLOWED, ids=[module for module, _ in ALLOWED])
 def test_a_light_module_loads_nothing_heavy(module: str, allowed: tuple[str, ...]) -> None:
-    """A device and a command's help must not wait for, or need, what only training needs."""
+    """Devices, commands' help and flows asked every minute must not wait for, or need, what only training needs."""
     code = f"import sys, {module}; print([m for m in {HEAVY!r} if m in sys.modules and m not in {allowed!r}])"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False
