@@ -104,8 +104,8 @@ class FolderCamera:
                 names = [e.name for e in entries if not e.name.startswith(".") and e.is_file()]
         except OSError as error:
             raise DeviceError(f"camera folder {self._folder} cannot be read: {error}; is it mounted?") from error
-        pictures = (n for n in names if Path(n).suffix.lower() not in _NOT_PICTURES)
-        self._queue.extend(sorted(n for n in pictures if self._loop or printable(n) not in self._delivered))
+        new = (n for n in names if self._loop or printable(n) not in self._delivered)  # few: a folder keeps what was judged
+        self._queue.extend(sorted(n for n in new if Path(n).suffix.lower() not in _NOT_PICTURES))
         if time.monotonic() >= self._look_at:
             self._forget({printable(n) for n in names})
 
