@@ -158,8 +158,13 @@ def drain(device: Device, server: HubServer, line: Line) -> tuple[Parts, str]:
     assert outbox_bytes(device) <= _OUTBOX_BYTES
     server.up()
     began = time.monotonic()
-    meanwhile = [ms for _ in range(_BURSTS_MEANWHILE) for ms in parts.burst()]
-    assert len(held(server)) < ROWS, "it was over before it could be measured"
+    meanwhile: list[float] = []
+    for _ in range(_BURSTS_MEANWHILE):
+        burst = parts.burst()
+        if len(held(server)) >= ROWS:
+            break
+        meanwhile += burst
+    assert meanwhile, "it was over before it could be measured"
     until(lambda: len(held(server)) >= ROWS, "all of them", _DRAIN_SECONDS, every=0.1)
     rate = ROWS / (time.monotonic() - began)
     until(lambda: device.status()["ledger"]["pending"] == 0, "all of it gone", every=0.2)
