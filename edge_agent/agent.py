@@ -20,7 +20,7 @@ from edge_agent.challenging import Challenging
 from edge_agent.config import AgentConfig
 from edge_agent.database import DATABASE_NAME, Database
 from edge_agent.errors import AgentError, DeviceError, HeldError
-from edge_agent.files import give_back
+from edge_agent.files import clear_half_written, give_back
 from edge_agent.housekeeping import Housekeeper
 from edge_agent.inspecting import Identity
 from edge_agent.journal import Journal
@@ -156,7 +156,8 @@ class Agent:
         limits = self._config.limits
         tell(lambda: wires.signal.safe("starting"))  # before anything that takes long or may fail
         machine = describe()
-        strays, orphans = self.outbox.sweep(), self.journal.seal_orphans()  # first what gives room
+        strays = clear_half_written(self._state) + self.outbox.sweep()  # first what gives room
+        orphans = self.journal.seal_orphans()
         self.journal.begin_boot(self.who.boot, AGENT_VERSION, machine)
         updater = Updater(self._shelf, self._transport, policy_of(self._config), make_runtime)
         updater.start()

@@ -3,7 +3,10 @@
 import contextlib
 import os
 import pwd
+import re
 from pathlib import Path
+
+_HALF_WRITTEN = re.compile(r"\..+\.(\d+)\.tmp")
 
 
 def sync(path: Path) -> None:
@@ -30,6 +33,24 @@ def write_durably(path: Path, data: bytes, *, mode: int = 0o644) -> None:
             temporary.unlink(missing_ok=True)  # on a full disk half a file must not take the room the next one needs
         raise
     sync(path.parent)
+
+
+def clear_half_written(folder: Path) -> int:
+    """Delete what `write_durably` had begun in ``folder`` when its process was killed. Returns how many files."""
+    half = [p for p in folder.glob(".*.tmp") if (m := _HALF_WRITTEN.fullmatch(p.name)) and not _runs(int(m[1]))]
+    for path in half:
+        path.unlink(missing_ok=True)
+    return len(half)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def user_name(uid: int) -> str:
