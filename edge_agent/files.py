@@ -6,7 +6,7 @@ import pwd
 import re
 from pathlib import Path
 
-_HALF_WRITTEN = re.compile(r"\..+\.(\d+)\.tmp")
+_HALF_WRITTEN = re.compile(r"\..+\.(\d{1,9})\.tmp")
 
 
 def sync(path: Path) -> None:
@@ -48,8 +48,8 @@ def _runs(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:
-        return True
+    except PermissionError:  # another user's
+        pass
     return True
 
 

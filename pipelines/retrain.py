@@ -186,11 +186,20 @@ def _record(context: Context, product: str, newest_label: int, stage: str, why: 
     return "The schedule tries again at its next look." if due.due else f"What comes next: {due.why}."
 
 
+def _missing_for_a_rollout(context: Context, product: str) -> str | None:
+    """Why a new model could go nowhere, or None."""
+    from inspection.stages.deploy import check_ready
+
+    try:
+        check_ready(context.store, product)
+    except UsageError as missing:
+        return str(missing)
+    return None
+
+
 @flow(name="retrain", flow_run_name=run_name)
 def retrain(product: str, force: bool = False) -> State[Any]:
     """Retrain ``product`` if it is due (``force``: in any case); the final state's name says what was decided."""
-    from inspection.stages.deploy import check_ready
-
     with open_context() as context, ExitStack() as held:
         try:  # before looking: what another run is at work on needs no look, and would be due a second time
             held.enter_context(hold(context.store, f"retrain/{product}", context.holder, ttl_seconds=LEASE_SECONDS))
@@ -202,10 +211,8 @@ def retrain(product: str, force: bool = False) -> State[Any]:
         get_run_logger().info("%s", due.why)
         if not (due.due or force):
             return Completed(name="NotDue", message=due.why)
-        try:
-            check_ready(context.store, product)
-        except UsageError as missing:
-            return Completed(name="NotReady", message=str(missing))
+        if missing := _missing_for_a_rollout(context, product):
+            return Completed(name="NotReady", message=missing)
         progress = _Progress()
         try:
             return _judge_and_ship(product, "forced by hand" if force else due.why, progress)

@@ -42,10 +42,8 @@ NO_HUB = (
     "from so few real pictures. --pretrained FILE and --student-pretrained FILE take weights kept on this machine."
 )
 _NO_LIMITS = "Without --max-escape and --max-overkill the gates only ask for no worse than the model before."
-# A retrain pulls the labels by itself; each flow run takes some seconds of two cores that train.
-QUICK = SchedulePlan(  # not all at one moment: each run is a program of its own, and takes its time from the training
-    collect="1-59/5 * * * *", sync_labels="2-59/5 * * * *", retrain="* * * * *", watch="3-59/5 * * * *"
-)
+# A retrain pulls the labels by itself; each flow run takes some seconds of two cores that train: not all at one moment.
+QUICK = SchedulePlan(collect="1-59/5 * * * *", sync_labels="2-59/5 * * * *", retrain="* * * * *", watch="3-59/5 * * * *")
 
 
 @dataclass(frozen=True)

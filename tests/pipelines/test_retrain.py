@@ -1,10 +1,17 @@
-"""When a scheduled retrain looks once, and when again."""
+"""When a scheduled retrain looks once, and when again; what a look that finds nothing to do costs."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from inspection.settings import load_settings
 from inspection.stages.due import Due
+from inspection.store.leases import hold
+from inspection.store.session import Store
 from pipelines.retrain import LOOK_AGAIN_SECONDS, LOOKS_AGAIN, until_labels_rest
 
 
@@ -42,3 +49,22 @@ def test_people_who_never_rest_keep_no_run_for_ever() -> None:
     answer, pauses = looked(list(range(8, 100)), known=7)
     assert not answer.due
     assert len(pauses) == LOOKS_AGAIN
+
+
+def test_a_run_that_leaves_has_loaded_no_statistics(tmp_path: Path) -> None:
+    """One comes every minute while another trains, on the same processor."""
+    environment = os.environ | {"ESCAPEMENT_STATE": str(tmp_path)}
+    settings = load_settings(tmp_path, environment)
+    code = (
+        "import sys; from pipelines.retrain import retrain; name = retrain.fn('lid').name; "
+        "print(name, [m for m in ('scipy', 'sklearn', 'pandas', 'torch', 'mlflow') if m in sys.modules])"
+    )
+    with (
+        Store.open(settings.database_url, settings.blob_url) as store,
+        hold(store, "retrain/lid", "another worker", ttl_seconds=60),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=Path(__file__).parents[2], env=environment,
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    assert done.stdout.strip() == "Skipped []", done.stdout + done.stderr
