@@ -122,7 +122,9 @@ def run(state: Path, max_triggers: int | None, loop: bool, quiet: bool, unsafe: 
     from edge_agent import logs
     from edge_agent.agent import Agent, only_one
     from edge_agent.config import load_config
+    from edge_agent.machine import give_back_large_blocks
 
+    give_back_large_blocks()
     logs.to_stderr(logging.WARNING if quiet else logging.INFO)
     named = {"interval": "interval_seconds", "poll": "poll_seconds"}
     config = load_config(state).overridden(**{named.get(k, k): v for k, v in flags.items()})

@@ -64,10 +64,9 @@ def tiles_of(height: int, width: int, recipe: Recipe) -> list[Region]:
     return [Region(x=area.x + x, y=area.y + y, width=tile_width, height=tile_height) for y in ys for x in xs]
 
 
-def cut(image: Image, tiles: Sequence[Region]) -> Image:
-    """The tiles of a frame as one batch uint8 ``[N, h, w, 3]``; a single whole-frame tile is not copied."""
-    parts = [image[t.y : t.y + t.height, t.x : t.x + t.width] for t in tiles]
-    return parts[0][None] if len(parts) == 1 else np.stack(parts)
+def cut(image: Image, tiles: Sequence[Region]) -> list[Image]:
+    """The tiles of a frame, uint8 ``[h, w, 3]`` each: views, nothing is copied."""
+    return [image[t.y : t.y + t.height, t.x : t.x + t.width] for t in tiles]
 
 
 def boxes(defect_map: NDArray[np.float32], tile: Region, label: str) -> list[Box]:
@@ -130,12 +129,10 @@ def judge(answer: Inference, tiles: Sequence[Region], classes: Sequence[str], re
 
 
 def _regions(answer: Inference, tiles: Sequence[Region], outcomes: Sequence[Outcome]) -> list[Box]:
-    found = [
-        box
-        for defect_map, tile, outcome in zip(answer.defect_maps, tiles, outcomes, strict=True)
-        if outcome.defect_class is not None
-        for box in boxes(defect_map, tile, outcome.defect_class)
-    ]
+    peaks = [float(defect_map.max()) for defect_map in answer.defect_maps]
+    defective = [i for i, outcome in enumerate(outcomes) if outcome.defect_class is not None]
+    strongest = sorted(defective, key=lambda i: peaks[i], reverse=True)[:MAX_REGIONS]  # one of each is enough
+    found = [box for i in strongest for box in boxes(answer.defect_maps[i], tiles[i], str(outcomes[i].defect_class))]
     return sorted(found, key=lambda box: box.score, reverse=True)[:MAX_REGIONS]
 
 

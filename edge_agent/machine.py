@@ -1,5 +1,6 @@
 """What the scores depend on beside the bundle: processor and libraries, for reports and passports."""
 
+import ctypes
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -8,6 +9,7 @@ _LIBRARIES = {"onnxruntime": "onnxruntime", "opencv": "opencv-python-headless", 
 _CPUINFO = Path("/proc/cpuinfo")
 _STATUS = Path("/proc/self/status")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_M_MMAP_THRESHOLD, _LARGE_BYTES = -3, 128 * 1024  # mallopt(3)
 _DOT_PRODUCTS = ("amx_int8", "avx512_vnni", "avx_vnni", "i8mm", "asimddp")
 """Instructions for int8 dot products, best first: int8 answers may differ between processors with and without."""
 
@@ -36,6 +38,15 @@ def kernel_boot_id() -> str:
 def peak_memory_bytes() -> int:
     """The most this process has held resident so far. Not `getrusage`: that begins with what its parent held."""
     return int(_said(_STATUS, "VmHWM").split()[0]) * 1024
+
+
+def give_back_large_blocks() -> bool:
+    """From here on memory of a frame's size goes back to the system when it is freed. glibc otherwise learns to keep it,
+    and small things that come to lie between hold it for good: some 10 MB. False with a C library that has no such setting.
+    """
+    if not platform.libc_ver()[0].startswith("glibc"):
+        return False
+    return bool(ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES))
 
 
 def cpu_name(cpuinfo: Path = _CPUINFO) -> str:

@@ -181,7 +181,10 @@ def make_page(config: "AgentConfig", asked: "Asked | None") -> "tuple[Watcher, M
 
 
 def runtime_maker(threads: int) -> "MakeRuntime":
-    """ONNX Runtime with so many threads."""
+    """ONNX Runtime with so many threads; OpenCV gets no more: waking others costs it more than a defect map takes."""
+    import cv2
+
     from edge_agent.runtime import OnnxRuntime
 
+    cv2.setNumThreads(threads)
     return functools.partial(OnnxRuntime, threads=threads)

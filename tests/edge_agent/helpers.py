@@ -93,7 +93,7 @@ def model(gain: float = 0.1) -> bytes:
         helper.make_node("Concat", ["good_logit", "defect_logits"], ["logits"], axis=1),
         helper.make_node("Softmax", ["logits"], ["scores"], axis=1),
         helper.make_node("Transpose", ["f"], ["nchw"], perm=[0, 3, 1, 2]),
-        helper.make_node("Resize", ["nchw", "", "", "small"], ["cells"], mode="linear"),
+        helper.make_node("Resize", ["nchw", "", "", "small"], ["cells"], mode="linear", axes=[2, 3]),
         helper.make_node("Sub", ["cells", "dark"], ["lifted"]),
         helper.make_node("Div", ["lifted", "range"], ["scaled"]),
         helper.make_node("Clip", ["scaled", "zero", "unit"], ["clipped"]),
@@ -110,7 +110,7 @@ def model(gain: float = 0.1) -> bytes:
         "unit": np.array(1, np.float32),
         "dark": np.array(120, np.float32),
         "range": np.array(135, np.float32),
-        "small": np.array([1, 3, 8, 8], np.int64),
+        "small": np.array([8, 8], np.int64),
     }
     graph = helper.make_graph(
         nodes,

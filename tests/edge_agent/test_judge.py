@@ -30,7 +30,8 @@ def test_tiles_have_one_size_and_cover_the_frame(height: int, width: int, rows: 
     assert len(tiles) == rows * columns
     assert len({(t.width, t.height) for t in tiles}) == 1
     assert seen.all()
-    assert cut(np.zeros((height, width, 3), np.uint8), tiles).shape[0] == rows * columns
+    (shape,) = {tile.shape for tile in cut(np.zeros((height, width, 3), np.uint8), tiles)}
+    assert shape == (tiles[0].height, tiles[0].width, 3)
 
 
 def test_a_region_outside_the_frame_is_refused() -> None:
