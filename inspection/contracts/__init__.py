@@ -25,7 +25,7 @@ from inspection.contracts.manifest import (
     OutputDescription,
     SelfTestCase,
 )
-from inspection.contracts.recipe import ANY_DEFECT, Costs, Limits, Recipe, Region, Tiling
+from inspection.contracts.recipe import ANY_DEFECT, Costs, Limits, Promise, Recipe, Region, Tiling
 from inspection.contracts.verdict import (
     Band,
     Box,
@@ -66,6 +66,7 @@ __all__ = [
     "OutputDescription",
     "Part",
     "PictureNote",
+    "Promise",
     "PublicKey",
     "Purpose",
     "Receipt",

@@ -43,10 +43,29 @@ class Costs(Part):
     overkill: float = Field(default=1.0, gt=0)
 
 
-class Recipe(Contract):
-    """Thresholds and geometry of one product. ``thresholds`` has a band per defect class and/or ``"*"`` for any defect."""
+class Promise(Part):
+    """What validation parts promise of the thresholds: with ``confidence`` over their draw, at most ``escape_rate`` of
+    defective parts have a total defect score below ``edge``, as ``misses`` of ``parts`` had. ``words`` say it to people.
 
-    SCHEMA: ClassVar[str] = "escapement.recipe/1.0"
+    ``within_limit``: whether that rate is within the recipe's limit.
+    """
+
+    edge: Probability
+    escape_rate: Probability
+    confidence: float = Field(gt=0, lt=1)
+    misses: int = Field(ge=0)
+    parts: int = Field(ge=0)
+    within_limit: bool
+    words: str
+
+
+class Recipe(Contract):
+    """Thresholds and geometry of one product. ``thresholds`` has a band per defect class and/or ``"*"`` for any defect.
+
+    ``promise`` is about these thresholds: whoever moves them up leaves it out or makes it anew.
+    """
+
+    SCHEMA: ClassVar[str] = "escapement.recipe/1.1"
 
     product: Name
     version: int = Field(ge=1)
@@ -56,6 +75,7 @@ class Recipe(Contract):
     thresholds: dict[str, Band]
     limits: Limits
     costs: Costs = Costs()
+    promise: Promise | None = None
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -66,4 +86,14 @@ class Recipe(Contract):
         for name, band in self.thresholds.items():
             if band.inconclusive > band.ng:
                 raise ValueError(f"threshold {name!r}: inconclusive {band.inconclusive} is above ng {band.ng}")
+        self._keeps_its_promise()
         return self
+
+    def _keeps_its_promise(self) -> None:
+        if self.promise is None:
+            return
+        band = self.thresholds.get(ANY_DEFECT)
+        if band is None or band.inconclusive > self.promise.edge:
+            raise ValueError(
+                f"the promise is about parts below {self.promise.edge}, but others pass: leave it out or calibrate anew"
+            )

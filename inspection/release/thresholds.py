@@ -13,6 +13,10 @@ The rule. A candidate threshold is the middle of the gap between two neighbourin
    there is unlike anything seen. Where validation escape at ``ng`` is above its limit (no candidate meets both), the edge
    moves down to the lowest candidate whose validation overkill is within its limit: doubtful parts go to people instead of
    passing, and everything that is not OK counts as a rejection.
+3. Where the edge lies above the threshold that `guarantee` gives for the limit on escapes, it moves down to that one, if
+   the exact upper bound of validation overkill there is within its limit (as the gates will ask of golden parts; a rate
+   just within it would buy the promise with a gate's answer), or if no further good part is rejected: the promise is bought
+   with doubtful parts that go to people. Otherwise the edge stays, and the recipe says how little it promises.
 """
 
 import math
@@ -23,9 +27,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit, logit
 
-from inspection.contracts import ANY_DEFECT, Band, Limits, Recipe
+from inspection.contracts import ANY_DEFECT, Band, Limits, Promise, Recipe
 from inspection.data.product import Product
 from inspection.errors import UsageError
+from inspection.release.guarantee import Guarantee, guarantee, promise
+from inspection.release.scorecard import upper_bound
 
 _LEAST = 1e-6  # scores nearer to 0 or 1 are all the same to the fit
 Floats = npt.NDArray[np.float64]
@@ -148,19 +154,21 @@ def calibrate(
     bad = np.asarray([label != product.good_class for label in labels], dtype=bool)
     if parts is not None:
         total, bad = _by_part(total, bad, parts)
+    band, promised = _band(total, bad, product, defect_share)
     return Recipe(
         product=product.name,
         version=version,
         good_class=product.good_class,
         region=product.region,
         tiling=product.tiling,
-        thresholds={ANY_DEFECT: _band(total, bad, product, defect_share)},
+        thresholds={ANY_DEFECT: band},
         limits=product.limits,
         costs=product.costs,
+        promise=promised,
     )
 
 
-def _band(scores: Floats, defective: Truth, product: Product, defect_share: float | None) -> Band:
+def _band(scores: Floats, defective: Truth, product: Product, defect_share: float | None) -> tuple[Band, Promise]:
     curve, costs = sweep(scores, defective), product.costs
     here = curve.defective / (curve.defective + curve.good)
     share = here if defect_share is None else defect_share
@@ -170,4 +178,22 @@ def _band(scores: Floats, defective: Truth, product: Product, defect_share: floa
         rarer = float(logit(here) - logit(share))  # the fit has seen the validation side's share of defects
         even = _even(scores, defective, rarer + math.log(costs.overkill / costs.escape))
     ng = _choose_ng(curve, product.limits, cost, even)
-    return Band(inconclusive=_inconclusive(curve, product.limits, ng), ng=float(curve.thresholds[ng]))
+    found = guarantee(curve.thresholds, curve.escapes, curve.defective, product.limits)
+    edge, promised = _promised(curve, _inconclusive(curve, product.limits, ng), found)
+    return Band(inconclusive=edge, ng=float(curve.thresholds[ng])), promised
+
+
+def _promised(curve: Sweep, edge: float, found: Guarantee) -> tuple[float, Promise]:
+    """The edge, moved down to what is guaranteed where that is affordable, and what is promised of it."""
+    price = None
+    if found.threshold is not None:
+        price = int(curve.overkills[np.searchsorted(curve.thresholds, found.threshold)])
+        bound = upper_bound(price, curve.good, found.limits.confidence)
+        if bound <= found.limits.overkill_rate or price <= curve.overkills[_gap(curve, edge)]:
+            edge = min(edge, found.threshold)
+    return edge, promise(found, edge, int(curve.escapes[_gap(curve, edge)]), good=curve.good, price=price)
+
+
+def _gap(curve: Sweep, edge: float) -> int:
+    """The gap between scores that a threshold lies in."""
+    return int(np.searchsorted(curve.high, edge))

@@ -51,6 +51,7 @@ def account_of(settings: Settings, store: Store, candidate: Candidate, decision:
         _gate("Gate 2: the bundle itself, on the agent's runtime", candidate.gate_2, candidate.golden_2),
         _card("The champion's bundle on the same parts", candidate.champion_2),
         _shipped(candidate.shipped),
+        _promises(candidate),
         _data(store, candidate.snapshot),
         _where(settings, candidate),
     ]
@@ -81,6 +82,12 @@ def _shipped(shipped: Shipped | None) -> str:
     ]
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)
     return f"## The device's file\n\n| | |\n|---|---|\n{table}"
+
+
+def _promises(candidate: Candidate) -> str:
+    recipes = {"the teacher": candidate.teacher_recipe, "the bundle": candidate.recipe}
+    said = [f"* Of {whose}: {r.promise.words}." for whose, r in recipes.items() if r is not None and r.promise is not None]
+    return "## What the thresholds promise of escapes\n\n" + "\n".join(said) if said else ""
 
 
 def _data(store: Store, snapshot_id: str) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import inspection
-from inspection.contracts import Verdict
+from inspection.contracts import Recipe, Verdict
 from inspection.data.pictures import decode_bgr
 from inspection.data.snapshot_record import Split
 from inspection.release.export import export_onnx
@@ -104,6 +104,7 @@ class TeacherRun:
         self._run.metrics({"train/seconds": teacher.seconds, "train/best_epoch": float(teacher.best_epoch)})
         self._run.scorecard("golden", card)
         self._run.gate(1, answer)
+        _promise(self._run, "teacher", candidate.teacher_recipe)
         _plot(self._run, self._material, card, judged)
         export_onnx(teacher.deploy_graph(), candidate.teacher_onnx)
         model = self._run.onnx_model("teacher", candidate.teacher_onnx, _example(self._material))
@@ -112,6 +113,13 @@ class TeacherRun:
         return candidate.with_(
             teacher_version=self._registry.register(name, model, run=self._run, tags=tags, description=answer.why)
         )
+
+
+def _promise(run: Run, whose: str, recipe: Recipe | None) -> None:
+    """What the thresholds promise of escapes: the sentence as a tag, its numbers as metrics."""
+    if recipe is not None and (said := recipe.promise) is not None:
+        run.tags({f"promise.{whose}": said.words})
+        run.metrics({f"promise/{whose}_escape_rate": said.escape_rate, f"promise/{whose}_parts": said.parts})
 
 
 def _plot(run: Run, material: Material, card: Scorecard, judged: Judged) -> None:
@@ -143,6 +151,8 @@ def log_student(settings: Settings, material: Material, candidate: Candidate, st
         figures |= {"shipped/agreement": shipped.agreement, "shipped/bytes": float(shipped.length)}
         run.metrics(figures)
         parent.metrics(figures)
+        for each in (run, parent):
+            _promise(each, "bundle", candidate.recipe)
         model = run.onnx_model("edge", candidate.chosen_onnx, _example(material))
         tags = {
             "snapshot": candidate.snapshot,

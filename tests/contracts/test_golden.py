@@ -50,6 +50,7 @@ DIGESTS = {
     "product-1.0": "0c5c2062d5acd19a25da3f77f74a4b4f572f2207320ed0a1fe1de8a172ba424e",
     "receipt-1.0": "8ba4299360ec2976b35003489f57875951ca041d836d8d0473f9cc0cea8ab56a",
     "recipe-1.0": "aefc07365ebd1e6796748107f0a60f523b211daa042940ddc225762f2bfe3288",
+    "recipe-1.1": "7d8a00288344e027475825e3c0c6f3d244abae14e10db4cde3919723798353bc",
     "release-1.0": "fb649b765f25ca70cafca00fcf48ca84de10e1e983d6f57a6bf60e3336352029",
     "report-1.0": "f48c1866e73f0e85027760445a2cd6ac1a946365b1b8949b3068bff72dd62a87",
     "report-1.1": "b80811b1329eeec30e776c12bc8cd8fe9cbe958b991508629f53e440c3df39a5",
@@ -132,6 +133,15 @@ def test_canonical_bytes_are_sorted_compact_utf8_without_nan() -> None:
     assert canonical_json({"b": 1, "a": "ä"}) == '{"a":"ä","b":1}'.encode()
     with pytest.raises(ValueError, match="Out of range"):
         canonical_json({"a": float("nan")})
+
+
+def test_a_recipe_keeps_its_promise() -> None:
+    """A threshold may move down under it; where more passes than was promised about, the recipe is refused."""
+    lower = read("recipe-1.1") | {"thresholds": {"*": {"inconclusive": 0.2, "ng": 0.6}}}
+    assert Recipe.model_validate(lower).promise is not None
+    for thresholds in ({"*": {"inconclusive": 0.32, "ng": 0.6}}, {"dent": {"inconclusive": 0.1, "ng": 0.6}}):
+        with pytest.raises(ValidationError, match="leave it out or calibrate anew"):
+            Recipe.model_validate(read("recipe-1.1") | {"thresholds": thresholds})
 
 
 @pytest.mark.parametrize("time", ["2026-01-02T03:04:05", "2026-01-02T03:04:05+02:00"])

@@ -8,7 +8,20 @@ import cv2
 import numpy as np
 from sqlalchemy.orm import Session
 
-from inspection.contracts import Box, Ledger, Manifest, Origin, SelfTestCase, Verdict, sha256_hex
+from inspection.contracts import (
+    ANY_DEFECT,
+    Band,
+    Box,
+    Ledger,
+    Limits,
+    Manifest,
+    Origin,
+    Promise,
+    Recipe,
+    SelfTestCase,
+    Verdict,
+    sha256_hex,
+)
 from inspection.contracts.fleet import AgentState
 from inspection.contracts.manifest import InputDescription
 from inspection.data.intake import accept_picture, accept_verdicts
@@ -163,10 +176,22 @@ def _manifest(version: int) -> Manifest:
     )
 
 
+def _recipe() -> Recipe:
+    words = "with 95% confidence at most 2.0% of defective parts score below 0.400 and pass"
+    return Recipe(
+        product="lid",
+        version=1,
+        good_class="good",
+        thresholds={ANY_DEFECT: Band(inconclusive=0.4, ng=0.6)},
+        limits=Limits(escape_rate=0.02, overkill_rate=0.05),
+        promise=Promise(edge=0.4, escape_rate=0.02, confidence=0.95, misses=0, parts=154, within_limit=True, words=words),
+    )
+
+
 def _seed_releases(session: Session) -> None:
     for version, digest in ((1, OLD), (2, NEW), (1, RECIPE)):
         kind = "recipe" if digest == RECIPE else "bundle"
-        body = {} if kind == "recipe" else _manifest(version).model_dump(mode="json")
+        body = (_recipe() if kind == "recipe" else _manifest(version)).model_dump(mode="json")
         row = BundleRow(sha256=digest, kind=kind, product="lid", name="lid", version=version, length=9_000_000, body=body)
         row.envelope = b"{}"
         session.add(row)

@@ -87,7 +87,7 @@ def test_no_page_loads_anything_from_elsewhere(engineer: httpx.Client, store: St
 
 
 def test_a_passport_shows_every_link_of_the_chain(engineer: httpx.Client, store: Store) -> None:
-    """Picture, box, scores, thresholds, bundle, run, snapshot, label, timings."""
+    """Picture, box, scores, thresholds, bundle, run, snapshot, promise, label, timings."""
     seed_line(store, judged=60, audited=2, escaped=0)
     part = next(p for p in _parts(engineer) if p.startswith("/parts/1-"))
     page = Page(engineer.get(part).text)
@@ -97,6 +97,7 @@ def test_a_passport_shows_every_link_of_the_chain(engineer: httpx.Client, store:
         "mobilenetv4_conv_small",
         "4f6b0f2c9a3e4d0f8f5a1b2c3d4e5f60",
         "any defect",
+        "at most 2.0% of defective parts score below 0.400 and pass",
         "infer 2.3 ms",
         "L2231",
         "operator@",

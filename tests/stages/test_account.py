@@ -4,17 +4,19 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from inspection.contracts import Costs, Limits
 from inspection.data.snapshot_record import Example, Refused, Snapshot, Split
 from inspection.errors import EscapementError, ServerError
 from inspection.release.gate import gate
+from inspection.release.thresholds import calibrate
 from inspection.settings import Settings, load_settings
 from inspection.stages.account import account_of, account_of_failure
 from inspection.stages.candidate import Candidate, Shipped
 from inspection.store.session import Store
-from tests.release.making import card
+from tests.release.making import card, product, recipe
 
 LIMITS = Limits(escape_rate=0.1, overkill_rate=0.1)
 
@@ -67,8 +69,21 @@ def test_the_decision_comes_first_then_what_it_rests_on(settings: Settings, stor
     assert "| class | train | validation | golden |\n|---|---|---|---|\n| good | 1 | 1 | 1 |\n| dent | 1 | 0 | 1 |" in text
     assert "Labelled pictures left out: 1." in text
     assert f"Run `run-7`, [compared in MLflow](http://mlflow/compare); the lines in the [hub]({settings.hub_url})." in text
-    for absent in ("Gate 2", "The champion's bundle", "The device's file"):
+    for absent in ("Gate 2", "The champion's bundle", "The device's file", "promise"):
         assert absent not in text
+
+
+def test_what_the_thresholds_promise_is_told_in_its_own_words(
+    settings: Settings, store: Store, candidate: Candidate
+) -> None:
+    """The teacher's and the bundle's, each with the parts it rests on; recipes of before promise nothing."""
+    promised = calibrate(np.array([[0.9, 0.1]] * 30 + [[0.1, 0.9]] * 40), ["good"] * 30 + ["dent"] * 40, ["good", "dent"],
+                         product(), version=1)  # fmt: skip
+    made = candidate.model_copy(update={"teacher_recipe": promised, "recipe": recipe()})
+    text = account_of(settings, store, made, "Not shipped.")
+    assert promised.promise is not None
+    assert f"## What the thresholds promise of escapes\n\n* Of the teacher: {promised.promise.words}.\n\n" in text
+    assert "40 defective parts can at best promise 7.5%, need 21 more" in text
 
 
 def test_a_shipped_file_is_told_beside_its_float_twin_and_the_champion(

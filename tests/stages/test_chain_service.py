@@ -199,11 +199,14 @@ def test_the_run_of_the_edge_version_says_what_it_was_made_from(chain: Chain) ->
 
 def test_the_run_of_the_edge_version_says_how_good_the_bundle_is(chain: Chain) -> None:
     """Gate 2's card, answer and plots are the bundle's; what compares candidates stands on the teacher's run too."""
-    card, student = chain.candidate.golden_2, str(chain.candidate.student_run_id)
+    card, student, recipe = chain.candidate.golden_2, str(chain.candidate.student_run_id), chain.candidate.recipe
     assert card is not None
+    assert recipe is not None
     for run_id in (student, chain.candidate.run_id):
         data = chain.mlflow.get_run(run_id).data
         assert (data.tags["gate2"], data.metrics["bundle/overkill_rate"]) == ("PASS", card.overkill.value)
+        assert recipe.promise is not None
+        assert (data.tags["promise.bundle"], data.metrics["promise/bundle_parts"]) == (recipe.promise.words, 12)
     folders = ("plots", "gates", "scorecards")
     assert {f.path for folder in folders for f in chain.mlflow.list_artifacts(student, folder)} == {
         "plots/confusion.png",
