@@ -11,6 +11,7 @@ from inspection.contracts import Recipe, Verdict, decide
 from inspection.data.snapshot_record import Example
 
 EVALUATION = "evaluation"
+"""Device of what is judged here, and its station where the picture's own is not known."""
 
 
 def judged(
@@ -28,7 +29,7 @@ def judged(
             device=EVALUATION,
             boot=EVALUATION,
             sequence=number,
-            station=EVALUATION,
+            station=example.station or EVALUATION,
             product=recipe.product,
             part=example.part,
             captured_at=now,

@@ -2,7 +2,8 @@
 
 Invariants: PASS needs the exact one-sided upper bound of escape and of overkill within the limits, so a small golden set
 cannot pass anything; a point estimate above a limit is FAIL at once; being better than the champion never replaces
-evidence; one more miss never improves an answer; more escapes than the champion's are never bought with less overkill.
+evidence; one more miss never improves an answer; more escapes than the champion's are never bought with less overkill; a
+station that lets more through than the limit, beyond chance, fails the whole, however well the others do.
 Pure: numbers in, answer out.
 """
 
@@ -17,7 +18,7 @@ from scipy.stats import binomtest
 
 from inspection.contracts import Costs, Limits
 from inspection.errors import IntegrityError
-from inspection.release.scorecard import PartOutcome, Scorecard, upper_bound
+from inspection.release.scorecard import PartOutcome, Scorecard, StationScore, upper_bound
 
 
 class Answer(StrEnum):
@@ -96,6 +97,33 @@ def rate_check(name: str, kind: str, misses: int, parts: int, limit: float, conf
     more = parts_needed(misses, parts, limit, confidence)
     why = f"{bound}, limit {limit:.2%}: need {more} more {kind} parts without a further miss"
     return Check(name=name, answer=Answer.INSUFFICIENT, why=why, need_more=more, numbers=numbers)
+
+
+def station_check(stations: Mapping[str, StationScore], limit: float, confidence: float) -> Check | None:
+    """Whether some station's own escape rate is above the limit beyond chance; None with less than two to tell apart.
+
+    FAIL where the exact lower bound of a station lies above ``limit``; all stations together get the risk of one test
+    (S. Holm, Scand. J. Statist. 1979), so a model that is within the limit everywhere fails here with a probability of at
+    most ``1 - confidence``. Stations with few parts have wide intervals and fail only when they are plainly bad.
+    """
+    rates = {name: row.escape for name, row in stations.items() if row.escape.parts}
+    if len(rates) < 2:
+        return None
+    chance = {n: float(binomtest(r.count, r.parts, limit, alternative="greater").pvalue) for n, r in rates.items()}
+    above: list[str] = []
+    for tested, name in enumerate(sorted(rates, key=lambda n: (chance[n], n))):
+        if chance[name] > (1 - confidence) / (len(rates) - tested):
+            break
+        above.append(name)
+    numbers = {"stations": len(rates), "above": len(above), "p": min(chance.values())}
+    if not above:
+        why = f"escape by station: none of {len(rates)} is above the limit of {limit:.2%} beyond chance"
+        return Check(name="escape by station", answer=Answer.PASS, why=why, numbers=numbers)
+    seen = ", ".join(f"{name} {rates[name].count} of {rates[name].parts} defective parts" for name in above)
+    why = (
+        f"escape by station: {seen}, above the limit of {limit:.2%} beyond chance, the other {len(rates) - len(above)} not"
+    )
+    return Check(name="escape by station", answer=Answer.FAIL, why=why, numbers=numbers)
 
 
 def _by_part(card: Scorecard) -> dict[str, PartOutcome]:
@@ -190,8 +218,9 @@ def gate(candidate: Scorecard, champion: Scorecard | None, limits: Limits, costs
     escape, overkill = candidate.escape, candidate.overkill
     bad = rate_check("escape", "defective", escape.count, escape.parts, limits.escape_rate, level)
     good = rate_check("overkill", "good", overkill.count, overkill.parts, limits.overkill_rate, level)
+    there = station_check(candidate.per_station, limits.escape_rate, level)
     compared = [] if champion is None else _against_champion(candidate, champion, level, costs)
-    checks = [bad, good, *compared]
+    checks = [bad, good, *([there] if there else []), *compared]
     answer = min((c.answer for c in checks), key=lambda a: _ORDER[a])
     return GateAnswer(
         answer=answer,

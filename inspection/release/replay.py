@@ -18,6 +18,7 @@ from inspection.contracts import Recipe, Verdict, sha256_hex
 from inspection.data.pictures import decode_bgr, encode_png
 from inspection.data.snapshot_record import Example
 from inspection.errors import BundleError, IntegrityError
+from inspection.release.evaluate import EVALUATION
 
 _TAIL = 2000  # characters of the agent's complaint that are worth repeating
 _STEM_DIGITS = 32  # of a picture's digest: its name in the replayed folder
@@ -25,16 +26,17 @@ _STEM_DIGITS = 32  # of a picture's digest: its name in the replayed folder
 
 @dataclass(frozen=True)
 class GoldenPicture:
-    """One picture to judge: its file bytes, true class and physical part."""
+    """One picture to judge: its file bytes, true class and physical part, and the station that took it, where known."""
 
     data: bytes
     label: str
     part: str
+    station: str | None = None
 
 
 def golden_pictures(examples: Iterable[Example], pictures: Callable[[str], bytes]) -> list[GoldenPicture]:
     """The examples with their bytes; ``pictures`` maps a SHA-256 to them and raises when one is missing."""
-    return [GoldenPicture(pictures(e.picture), e.label, e.part) for e in examples]
+    return [GoldenPicture(pictures(e.picture), e.label, e.part, e.station) for e in examples]
 
 
 _AS_THEY_ARE = {b"\x89P": ".png", b"\xff\xd8": ".jpg", b"BM": ".bmp"}
@@ -98,7 +100,10 @@ def _pair(verdicts: Sequence[Verdict], by_stem: dict[str, GoldenPicture]) -> lis
             f"(without a verdict: {missing[:3]}, not asked for: {extra[:3]}): the bundle cannot be judged by them"
         )
     asked = [by_stem[name] for name in named]
-    return [(v.model_copy(update={"part": p.part}), p.label) for v, p in zip(verdicts, asked, strict=True)]
+    return [
+        (v.model_copy(update={"part": p.part, "station": p.station or EVALUATION}), p.label)
+        for v, p in zip(verdicts, asked, strict=True)
+    ]
 
 
 def replay(
@@ -109,7 +114,8 @@ def replay(
     timeout_seconds: float = 900.0,
     command: Sequence[str] = (sys.executable, "-m", "edge_agent", "replay"),
 ) -> list[tuple[Verdict, str]]:
-    """Verdicts of ``bundle`` on ``pictures``, each with the true label and the physical part's name, ready to be scored.
+    """Verdicts of ``bundle`` on ``pictures``, each with the true label, the physical part's name and the station that took
+    the picture ("evaluation": not known), ready to be scored.
 
     ``recipe``: judge with this one instead of the bundle's own. Raises BundleError when the agent fails, takes longer than
     ``timeout_seconds``, prints anything but verdicts, leaves a picture out, or answers with another bundle; IntegrityError

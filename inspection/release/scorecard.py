@@ -1,12 +1,14 @@
-"""Scorecard: what verdicts are worth against the truth, counted by physical part, with exact intervals.
+"""Scorecard: what verdicts are worth against the truth, counted by physical part, per class and per station, with exact
+intervals.
 
 Invariants: one scorecard serves the float model, the int8 bundle and the line, because it reads verdicts and not
 tensors; a part with several pictures is rejected if any of them is, and defective if any of its labels is; INCONCLUSIVE
-and ERROR are rejections; a rate over nothing is None, never 0.
+and ERROR are rejections; a rate over nothing is None, never 0. A part that several stations saw counts once in the whole
+and once at each of them, by what that station said of it; what was judged outside a line counts at none.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Self
 
@@ -16,10 +18,12 @@ from sklearn.metrics import roc_auc_score
 
 from inspection.contracts import Decision, Verdict, defect_score
 from inspection.errors import UsageError
+from inspection.release.evaluate import EVALUATION
 
 TWO_SIDED = 0.95
 """Level of the two-sided intervals that are shown; the gate uses one-sided bounds at the limits' own confidence."""
 
+_MOST_STATIONS = 20  # with metrics of their own: a tracking server's comparison must stay readable
 _SEVERITY = {Decision.OK: 0, Decision.INCONCLUSIVE: 1, Decision.NG: 2, Decision.ERROR: 3}
 
 
@@ -88,13 +92,21 @@ class ClassScore(_Frozen):
     escape: Rate | None
 
 
+class StationScore(_Frozen):
+    """One station: its own decisions on the parts it saw."""
+
+    escape: Rate
+    overkill: Rate
+
+
 class Scorecard(_Frozen):
     """Counts and rates of one judge on one set of parts; ``parts`` holds the outcome of each, sorted by part.
 
     ``balanced_accuracy`` is the mean of the share of defective parts rejected and good parts passed;
     ``class_balanced_accuracy`` the mean recall over all classes; ``auroc`` of the defect score over scored parts. Each
     is None where one side has no parts. ``confusion[truth][decided]`` counts parts (one with two kinds of defect in
-    each row); decided is a class, "INCONCLUSIVE" without a class, or "ERROR".
+    each row); decided is a class, "INCONCLUSIVE" without a class, or "ERROR". ``per_station`` is by the station's name,
+    empty where none is known (and in cards of before stations were counted).
     """
 
     good_class: str
@@ -110,11 +122,15 @@ class Scorecard(_Frozen):
     class_balanced_accuracy: float | None
     auroc: float | None
     per_class: dict[str, ClassScore]
+    per_station: dict[str, StationScore] = {}
     confusion: dict[str, dict[str, int]]
     parts: list[PartOutcome]
 
     def metrics(self, prefix: str) -> dict[str, float]:
-        """Flat numbers for a tracking server, ``<prefix>/escape_rate`` and so on; what is None is left out."""
+        """Flat numbers for a tracking server, ``<prefix>/escape_rate`` and so on; what is None is left out.
+
+        Stations: the worst, and each of the twenty with most parts (``escape_rate_at_<station>``).
+        """
         values = {
             "escape_rate": self.escape.value,
             "escape_upper": self.escape_upper,
@@ -127,10 +143,23 @@ class Scorecard(_Frozen):
             "auroc": self.auroc,
         }
         values |= {f"recall_{name}": row.recall.value for name, row in self.per_class.items()}
+        values |= self._station_metrics()
         return {f"{prefix}/{name}": value for name, value in values.items() if value is not None}
 
+    def _station_metrics(self) -> dict[str, float | None]:
+        rates = {
+            "escape_rate": {name: row.escape for name, row in self.per_station.items()},
+            "overkill_rate": {name: row.overkill for name, row in self.per_station.items()},
+        }
+        values: dict[str, float | None] = {}
+        for kind, rows in rates.items():
+            largest = sorted(rows, key=lambda name: (-rows[name].parts, name))[:_MOST_STATIONS]
+            values |= {f"{kind}_at_{name}": rows[name].value for name in largest}
+            values[f"worst_station_{kind}"] = max((r.value for r in rows.values() if r.value is not None), default=None)
+        return values
+
     def to_markdown(self) -> str:
-        """Two tables for people: the whole, and per class."""
+        """Tables for people: the whole, per class, and per station where stations are known."""
         bound = f"{self.confidence:.0%} upper bound"
         lines = [
             f"| | value | {bound} |",
@@ -147,6 +176,9 @@ class Scorecard(_Frozen):
             "|---|---|---|",
         ]
         lines += [f"| {name} | {row.recall} | {row.escape or ''} |" for name, row in self.per_class.items()]
+        if self.per_station:
+            lines += ["", "| station | escape | overkill |", "|---|---|---|"]
+            lines += [f"| {name} | {row.escape} | {row.overkill} |" for name, row in self.per_station.items()]
         return "\n".join(lines) + "\n"
 
 
@@ -193,11 +225,18 @@ def score(
         classes=classes,
         confidence=confidence,
         pictures=len(judged),
+        per_station=_per_station(judged, good_class),
     )
 
 
 def scorecard_of(
-    parts: Sequence[PartOutcome], *, good_class: str, pictures: int, classes: Sequence[str] = (), confidence: float = 0.95
+    parts: Sequence[PartOutcome],
+    *,
+    good_class: str,
+    pictures: int,
+    classes: Sequence[str] = (),
+    confidence: float = 0.95,
+    per_station: Mapping[str, StationScore] | None = None,
 ) -> Scorecard:
     """The scorecard of per-part outcomes (see `score`)."""
     defective = [p for p in parts if p.defective]
@@ -220,6 +259,7 @@ def scorecard_of(
         class_balanced_accuracy=fmean(recalls) if caught is not None else None,
         auroc=_auroc(parts),
         per_class=per_class,
+        per_station=dict(per_station or {}),
         confusion=_confusion(parts, good_class),
         parts=list(parts),
     )
@@ -237,6 +277,22 @@ def _per_class(parts: Sequence[PartOutcome], good_class: str, classes: Sequence[
     seen = sorted({label for p in parts for label in p.truth})
     names = list(dict.fromkeys([good_class, *classes, *seen]))
     return {name: _class_score(parts, name, good_class) for name in names}
+
+
+def _per_station(judged: Sequence[tuple[Verdict, str]], good_class: str) -> dict[str, StationScore]:
+    there: dict[str, list[tuple[Verdict, str]]] = defaultdict(list)
+    for verdict, label in judged:
+        there[verdict.station].append((verdict, label))
+    there.pop(EVALUATION, None)
+    return {name: _station_score(part_outcomes(there[name], good_class)) for name in sorted(there)}
+
+
+def _station_score(parts: Sequence[PartOutcome]) -> StationScore:
+    defective = [p for p in parts if p.defective]
+    return StationScore(
+        escape=Rate.of(sum(p.escaped for p in defective), len(defective)),
+        overkill=Rate.of(sum(p.overkilled for p in parts), len(parts) - len(defective)),
+    )
 
 
 def _class_score(parts: Sequence[PartOutcome], name: str, good_class: str) -> ClassScore:

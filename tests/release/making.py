@@ -10,7 +10,9 @@ from inspection.release.scorecard import PartOutcome, Scorecard, scorecard_of
 _sequence = count(1)
 
 
-def verdict(part: str, decision: str, score: float | None, defect_class: str | None = None) -> Verdict:
+def verdict(
+    part: str, decision: str, score: float | None, defect_class: str | None = None, station: str = "evaluation"
+) -> Verdict:
     """A verdict on ``part``; ``score`` is the total defect score (None: ERROR, no scores)."""
     number = next(_sequence)
     return Verdict(
@@ -18,7 +20,7 @@ def verdict(part: str, decision: str, score: float | None, defect_class: str | N
         device="device-1",
         boot="boot",
         sequence=number,
-        station="s1",
+        station=station,
         product="plate",
         part=part,
         captured_at=datetime(2026, 1, 1, tzinfo=UTC),

@@ -1,13 +1,17 @@
 """The gate passes on evidence only, and says what is missing."""
 
+from collections.abc import Sequence
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 
 from inspection.contracts import Costs, Decision, Limits
 from inspection.errors import IntegrityError
-from inspection.release.gate import Answer, gate, parts_needed, ranks_better
-from inspection.release.scorecard import PartOutcome, Scorecard, upper_bound
+from inspection.release.gate import Answer, gate, parts_needed, ranks_better, station_check
+from inspection.release.scorecard import PartOutcome, Rate, Scorecard, StationScore, upper_bound
 from tests.release.making import card
 
 LIMITS = Limits(escape_rate=0.05, overkill_rate=0.10)
@@ -106,6 +110,45 @@ def test_different_golden_parts_cannot_be_compared() -> None:
         gate(card(0, 60, 0, 100), card(0, 61, 0, 100), LIMITS, COSTS)
 
 
+def at_stations(escapes: Sequence[tuple[int, int]]) -> dict[str, StationScore]:
+    """Stations with so many escapes of so many defective parts."""
+    return {f"s{n}": StationScore(escape=Rate.of(*rate), overkill=Rate.of(0, 10)) for n, rate in enumerate(escapes)}
+
+
+def test_a_station_that_lets_defects_through_fails_the_whole() -> None:
+    """Five escapes in 300 are within 5 % on the whole, but all of them are one station's, of its eight."""
+    whole = card(5, 300, 0, 100)
+    assert gate(whole, None, LIMITS, COSTS).answer is Answer.PASS
+    spread = whole.model_copy(update={"per_station": at_stations([(2, 100), (1, 100), (2, 100)])})
+    assert gate(spread, None, LIMITS, COSTS).answer is Answer.PASS
+    blind = whole.model_copy(update={"per_station": at_stations([(0, 146), (0, 146), (5, 8)])})
+    answer = gate(blind, None, LIMITS, COSTS)
+    assert answer.answer is Answer.FAIL
+    assert (
+        "escape by station: s2 5 of 8 defective parts, above the limit of 5.00% beyond chance, the other 2 not"
+        in answer.why
+    )
+
+
+def test_few_parts_of_a_station_accuse_nobody() -> None:
+    """One escape of two at one of ten stations is what chance does; a station alone is the whole, asked already."""
+    few = station_check(at_stations([(1, 2)] + [(0, 30)] * 9), 0.05, 0.95)
+    assert few is not None
+    assert few.answer is Answer.PASS
+    assert station_check(at_stations([(5, 8)]), 0.05, 0.95) is None
+    assert station_check(at_stations([(5, 8), (0, 0)]), 0.05, 0.95) is None
+
+
+@pytest.mark.parametrize("parts", [[20] * 2, [5, 40, 160], [12] * 10, [60] * 40])
+def test_stations_at_the_limit_are_seldom_accused(parts: list[int]) -> None:
+    """With every station at the limit exactly, the check fails a model in at most 5 % of the golden sets drawn."""
+    rng, accused = np.random.default_rng(1), 0
+    for _ in range(2000 // len(parts)):
+        found = station_check(at_stations([(int(rng.binomial(n, 0.1)), n) for n in parts]), 0.1, 0.95)
+        accused += found is not None and found.answer is Answer.FAIL
+    assert binomtest(accused, 2000 // len(parts), 0.05, alternative="greater").pvalue > 1e-3
+
+
 counts = st.integers(0, 80).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 
 
@@ -118,6 +161,22 @@ def test_one_more_miss_never_improves_the_answer(
     before = ORDER.index(gate(card(*bad, *good), theirs, LIMITS, COSTS).answer)
     worse = card(min(bad[0] + 1, bad[1]), bad[1], min(good[0] + 1, good[1]), good[1])
     assert ORDER.index(gate(worse, theirs, LIMITS, COSTS).answer) <= before
+
+
+rates = st.integers(0, 30).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
+
+
+@given(st.lists(rates, min_size=2, max_size=6), st.data())
+def test_one_more_escape_at_a_station_never_improves_the_answer(
+    stations: list[tuple[int, int]], data: st.DataObject
+) -> None:
+    """Wherever it happens."""
+    place = data.draw(st.integers(0, len(stations) - 1))
+    misses, parts = stations[place]
+    worse = [*stations[:place], (min(misses + 1, parts), parts), *stations[place + 1 :]]
+    before, after = (station_check(at_stations(rows), 0.1, 0.9) for rows in (stations, worse))
+    if before is not None and after is not None:
+        assert ORDER.index(after.answer) <= ORDER.index(before.answer)
 
 
 @given(st.integers(0, 5), st.integers(0, 300), st.floats(0.005, 0.3), st.sampled_from([0.9, 0.95, 0.99]))

@@ -9,20 +9,20 @@ from inspection.contracts import Decision
 from inspection.data.pictures import decode_bgr
 from inspection.errors import BundleError, IntegrityError
 from inspection.release.replay import GoldenPicture, replay
-from inspection.release.scorecard import score
+from inspection.release.scorecard import Rate, score
 from tests.release.making import recipe
 from tests.release.small_model import brightness_bundle, png
 
 PICTURES = [
     GoldenPicture(png(0.1), "good", "p1"),
     GoldenPicture(png(0.2), "good", "p2"),
-    GoldenPicture(png(0.9), "dent", "p2"),
+    GoldenPicture(png(0.9), "dent", "p2", "press-1"),
     GoldenPicture(png(0.5), "dent", "p3"),
 ]
 
 
 def test_the_agent_judges_each_picture_with_this_bundle() -> None:
-    """Verdicts come back with truth and physical part; two pictures of one part stay one part."""
+    """Verdicts come back with truth, physical part and station; two pictures of one part stay one part."""
     judged = replay(brightness_bundle(), PICTURES)
     assert [(v.part, v.decision, label) for v, label in judged] == [
         ("p1", Decision.OK, "good"),
@@ -32,6 +32,7 @@ def test_the_agent_judges_each_picture_with_this_bundle() -> None:
     ]
     card = score(judged, good_class="good")
     assert (card.escape.count, card.escape.parts, card.overkill.parts) == (0, 2, 1)
+    assert {name: row.escape for name, row in card.per_station.items()} == {"press-1": Rate.of(0, 1)}
 
 
 def test_a_tiff_is_judged_like_its_pixels() -> None:

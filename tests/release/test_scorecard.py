@@ -9,7 +9,7 @@ from scipy.stats import binom
 
 from inspection.contracts import Decision, Verdict
 from inspection.errors import UsageError
-from inspection.release.scorecard import Rate, Scorecard, score, upper_bound
+from inspection.release.scorecard import Rate, Scorecard, StationScore, score, upper_bound
 from tests.release.making import verdict
 
 
@@ -83,6 +83,49 @@ def test_it_survives_json_and_reads_as_markdown() -> None:
     assert Scorecard.model_validate_json(card.model_dump_json()) == card
     assert "| dent | 100.0% (1/1; 2.5% to 100.0%) | 0.0% (0/1; 0.0% to 97.5%) |" in card.to_markdown()
     assert card.metrics("golden")["golden/escape_rate"] == 0.0
+
+
+def test_each_station_is_told_apart() -> None:
+    """A part that two stations saw counts at both, by what each said, and once in the whole; others count at none."""
+    card = score(
+        [
+            (verdict("a", "OK", 0.1, station="s1"), "dent"),
+            (verdict("a", "NG", 0.9, "dent", station="s2"), "dent"),
+            (verdict("b", "OK", 0.1, station="s1"), "dent"),
+            (verdict("c", "NG", 0.7, "dent", station="s2"), "good"),
+            (verdict("d", "OK", 0.1), "good"),
+        ],
+        good_class="good",
+    )
+    assert card.per_station == {
+        "s1": StationScore(escape=Rate.of(2, 2), overkill=Rate.of(0, 0)),
+        "s2": StationScore(escape=Rate.of(0, 1), overkill=Rate.of(1, 1)),
+    }
+    assert (card.escape, card.overkill) == (Rate.of(1, 2), Rate.of(1, 2))
+    assert "| station | escape | overkill |\n|---|---|---|\n| s1 | 100.0% (2/2; 15.8% to 100.0%) | no parts |" in (
+        card.to_markdown()
+    )
+    metrics = card.metrics("golden")
+    assert (metrics["golden/escape_rate_at_s1"], metrics["golden/worst_station_escape_rate"]) == (1.0, 1.0)
+    assert "golden/overkill_rate_at_s1" not in metrics
+
+
+def test_metrics_name_no_more_than_twenty_stations() -> None:
+    """However many there are, and the worst is told all the same."""
+    many = [(verdict(f"p{n}", "OK", 0.1, station=f"s{n}"), "dent" if n == 49 else "good") for n in range(50)]
+    metrics = score([*many, (verdict("more", "OK", 0.2, station="s9"), "good")], good_class="good").metrics("golden")
+    assert sum("overkill_rate_at_" in name for name in metrics) == 20
+    assert "golden/overkill_rate_at_s9" in metrics
+    assert metrics["golden/worst_station_escape_rate"] == 1.0
+
+
+def test_a_card_of_before_stations_were_counted_still_reads() -> None:
+    """Candidates and the ledger of gates keep cards for years."""
+    card = score([(verdict("a", "NG", 0.9, "dent"), "dent"), (verdict("b", "OK", 0.1), "good")], good_class="good")
+    before = card.model_dump(mode="json")
+    assert before.pop("per_station") == {}
+    assert Scorecard.model_validate(before) == card
+    assert "station" not in card.to_markdown()
 
 
 def test_only_what_is_known_becomes_a_metric() -> None:
