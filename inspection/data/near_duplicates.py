@@ -14,6 +14,9 @@ three of them against the population at hand:
    noise and a little play alone, it is not, and heavily re-encoded copies there are missed rather than good parts refused.
 
 Invariant: equal pixels are always found; the answer depends only on the pictures given, not on their order.
+
+Not found: mirrored and turned copies (many parts are symmetric, and would all be copies of each other), and copies that are
+shifted by more than a 256th of the picture's side (parts on a fixture differ by that).
 """
 
 from collections import defaultdict
@@ -67,12 +70,22 @@ def find_copies(pictures: Sequence[Described]) -> list[Copy]:
     return sorted(found.values())
 
 
+def equal_pixels(pictures: Sequence[Described]) -> list[tuple[str, str]]:
+    """All pairs of pictures with the same pixels, whatever their groups, each and all sorted."""
+    return sorted((a.picture, b.picture) for a, b in _pairs_of_equal_pixels(sorted(pictures, key=lambda p: p.picture)))
+
+
 def _same_pixels(pictures: Sequence[Described]) -> Iterator[Copy]:
+    pairs = _pairs_of_equal_pixels(pictures)
+    yield from (Copy(a.picture, b.picture, 1.0) for a, b in pairs if a.group != b.group)
+
+
+def _pairs_of_equal_pixels(pictures: Sequence[Described]) -> Iterator[tuple[Described, Described]]:
     by_pixels: dict[bytes, list[Described]] = defaultdict(list)
     for picture in pictures:
         by_pixels[picture.descriptor[:PIXEL_DIGEST_BYTES]].append(picture)
     for same in by_pixels.values():
-        yield from (Copy(a.picture, b.picture, 1.0) for a, b in combinations(same, 2) if a.group != b.group)
+        yield from combinations(same, 2)
 
 
 def _look_alikes(pictures: Sequence[Described]) -> Iterator[Copy]:

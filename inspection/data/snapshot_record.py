@@ -33,7 +33,7 @@ class Refused(Part):
     """A labelled picture that was left out, and why (counted, shown, never silent)."""
 
     picture: Sha256
-    reason: str  # "near_duplicate" | "contradictory_labels" | "rare_class" | "cannot_tell"
+    reason: str  # "near_duplicate" | "same_part" | "contradictory_labels" | "rare_class" | "cannot_tell" | "unknown_class"
     detail: str
 
 

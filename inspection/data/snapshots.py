@@ -1,7 +1,8 @@
 """Snapshots: which labelled pictures, on which side, frozen under the digest of their own content.
 
 Invariants: the same labels and splits give the same id; a group's side is decided once and for ever; no part, and no copy
-of a picture, is on two sides; what is left out is named with its reason; every picture exists.
+of a picture, is on two sides; of copies with different labels none is in; what is left out is named with its reason;
+every picture exists.
 """
 
 from collections import Counter, defaultdict
@@ -14,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from inspection.data.descriptors import DESCRIPTOR_BYTES, describe
 from inspection.data.labels import CurrentLabel, current_labels, last_label_id, name_of
-from inspection.data.near_duplicates import Described, find_copies
+from inspection.data.near_duplicates import Copy, Described, equal_pixels, find_copies
 from inspection.data.pictures import decode_bgr
 from inspection.data.product import Product
 from inspection.data.products import load_product
@@ -58,7 +59,10 @@ def build_snapshot(store: Store, product: str | Product, *, min_per_class: int |
     with store.begin(read_only=True) as session:
         material = _gather(session, load_product(session, name_of(product)))
     _check_exist(store, material)
-    links = _links(store, material)
+    described = _described(store, material)
+    copies = find_copies(described)
+    _leave_out(material, _contradictions(material, copies, equal_pixels(described)))
+    links = _links(material, copies)
     with store.begin() as session:
         sides = _settle_sides(session, material, links)
     snapshot = _compose(material, links, sides, min_per_class or material.product.retrain.min_per_class)
@@ -120,11 +124,38 @@ def _check_exist(store: Store, material: _Material) -> None:
         )
 
 
-def _links(store: Store, material: _Material) -> list[_Link]:
-    described = [Described(sha256, row.group, _descriptor(store, row)) for sha256, row in material.pictures.items()]
+def _described(store: Store, material: _Material) -> list[Described]:
+    return [Described(sha256, row.group, _descriptor(store, row)) for sha256, row in material.pictures.items()]
+
+
+def _contradictions(material: _Material, copies: Sequence[Copy], equal: Sequence[tuple[str, str]]) -> list[Refused]:
+    """Pictures that show the same and are labelled differently, both of each pair: nobody here knows which label is right.
+
+    Within a group only equal pixels tell: two views of one part may look alike, and the defect be on one of them.
+    """
+    pairs = {(copy.first, copy.second): f"a copy (similarity {copy.similarity:.2f})" for copy in copies}
+    pairs |= dict.fromkeys(equal, "the same pixels")
+    found: dict[str, Refused] = {}
+    for pair, likeness in sorted(pairs.items()):
+        labels = [material.labels[sha256].label for sha256 in pair]
+        if labels[0] != labels[1]:
+            for mine, other, said, differs in zip(pair, pair[::-1], labels, labels[::-1], strict=True):
+                detail = f"labelled {said!r}, but picture {other}, {likeness}, {differs!r}: correct the wrong one"
+                found.setdefault(mine, Refused(picture=mine, reason="contradictory_labels", detail=detail))
+    return list(found.values())
+
+
+def _leave_out(material: _Material, refused: Sequence[Refused]) -> None:
+    material.refused.extend(refused)
+    for item in refused:
+        del material.pictures[item.picture], material.labels[item.picture]
+
+
+def _links(material: _Material, copies: Sequence[Copy]) -> list[_Link]:
     links = [
         _Link(copy.first, copy.second, "near_duplicate", f"similarity {copy.similarity:.2f}")
-        for copy in find_copies(described)
+        for copy in copies
+        if copy.first in material.pictures and copy.second in material.pictures
     ]
     by_part: dict[str, list[PictureRow]] = defaultdict(list)
     for row in material.pictures.values():

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from inspection.data.descriptors import describe
-from inspection.data.near_duplicates import Copy, Described, find_copies
+from inspection.data.near_duplicates import Copy, Described, equal_pixels, find_copies
 from inspection.data.pictures import decode_bgr
 from tests.data.conftest import Image, encode, texture
 
@@ -55,6 +55,20 @@ def test_a_copy_is_found_among_pictures_of_other_parts(change: str) -> None:
     images = {f"{number:02}": texture(number) for number in range(40)}
     images["copy"] = CHANGES[change](images["07"])
     assert pairs(find_copies(described(images))) == [("07", "copy")]
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_copy_that_is_shifted_by_a_pixel_of_256_is_found(axis: int) -> None:
+    """A second frame of the same part, for example; larger shifts are what parts on a fixture differ by."""
+    images = {f"{number:02}": texture(number, 256) for number in range(40)}
+    images["shifted"] = np.roll(images["07"], 1, axis=axis)
+    assert pairs(find_copies(described(images))) == [("07", "shifted")]
+
+
+def test_pictures_of_equal_pixels_are_paired_whatever_their_groups() -> None:
+    """Three files of one picture make three pairs; a re-encoded one makes none."""
+    images = {"a": texture(1), "b": texture(1), "c": texture(1), "d": CHANGES["jpeg 75"](texture(1)), "e": texture(2)}
+    assert equal_pixels(described(images, dict.fromkeys("abcde", "g"))) == [("a", "b"), ("a", "c"), ("b", "c")]
 
 
 def test_good_parts_on_a_fixture_are_not_copies_of_each_other() -> None:

@@ -1,9 +1,12 @@
 """Snapshots: the same labels give the same one; nothing is on two sides; what is left out is named."""
 
+import random
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from sqlalchemy import select, update
 
@@ -16,7 +19,7 @@ from inspection.data.snapshots import build_snapshot, load_snapshot, look_at_gol
 from inspection.errors import AppendOnlyError, IntegrityError, MissingPictureError, UsageError
 from inspection.store.session import Store
 from inspection.store.tables import GoldenLookRow, PictureRow, SnapshotRow, SplitRow
-from tests.data.conftest import PRODUCT, answer, encode, texture
+from tests.data.conftest import PRODUCT, Image, answer, encode, texture
 
 Add = Callable[..., str]
 LIMITS = {"max_bytes": 10_000_000, "max_pixels": 10_000_000}
@@ -98,6 +101,74 @@ def test_a_copy_across_sides_is_refused_on_the_training_side(labelled: Store, ad
     reason, detail = refused(snapshot)[copy]
     assert (reason, golden.picture in detail) == ("near_duplicate", True)
     assert golden in snapshot.examples
+
+
+LEAKS: dict[str, tuple[Callable[[Image], Image], str]] = {
+    "same pixels": (np.copy, ".bmp"),
+    "re-encoded": (np.copy, ".jpg"),
+    "rescaled": (lambda i: np.asarray(cv2.resize(i, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA), np.uint8), ".png"),
+    "brighter": (lambda i: np.clip(i.astype(int) + 20, 0, 255).astype(np.uint8), ".png"),
+}
+
+
+@pytest.mark.parametrize("leak", LEAKS)
+@pytest.mark.parametrize("judge", [Split.GOLDEN, Split.VALIDATION])
+def test_no_leaked_copy_teaches_what_it_is_judged_by(labelled: Store, add: Add, leak: str, judge: Split) -> None:
+    """Two copies under the names of new parts, on the training side for ever: both are refused by name, nothing else is."""
+    judges = [e for e in build_snapshot(labelled, "lid").examples if e.split is judge]
+    change, suffix = LEAKS[leak]
+    with labelled.begin() as session:
+        session.add_all(SplitRow(product="lid", group=f"leak{n}", split="train") for n in range(2))
+    chosen = {e.label: e for e in judges}.values()
+    leaked = {
+        add(change(decode_bgr(labelled.blobs.get(f"pictures/{e.picture}"))), e.label, part=f"leak{n}", suffix=suffix): e
+        for n, e in enumerate(chosen)
+    }
+    snapshot = build_snapshot(labelled, "lid")
+    assert {picture: reason for picture, (reason, _) in refused(snapshot).items()} == dict.fromkeys(
+        leaked, "near_duplicate"
+    )
+    assert all(e.picture in refused(snapshot)[picture][1] for picture, e in leaked.items())
+    assert all(e in snapshot.examples for e in judges)
+
+
+@pytest.mark.parametrize("suffix", [".bmp", ".jpg"])
+@pytest.mark.parametrize("side", Split)
+def test_copies_with_different_labels_are_both_refused(labelled: Store, add: Add, suffix: str, side: Split) -> None:
+    """On one side or on two, of equal pixels or re-encoded: one of the labels is wrong, and each names the other."""
+    first = next(e for e in build_snapshot(labelled, "lid").examples if e.split is side and e.label == "ok")
+    with labelled.begin() as session:
+        session.add(SplitRow(product="lid", group="again", split="train"))
+    second = add(decode_bgr(labelled.blobs.get(f"pictures/{first.picture}")), "scratch", part="again", suffix=suffix)
+    snapshot = build_snapshot(labelled, "lid")
+    assert {picture: reason for picture, (reason, _) in refused(snapshot).items()} == dict.fromkeys(
+        (first.picture, second), "contradictory_labels"
+    )
+    assert "labelled 'ok', but picture " + second in refused(snapshot)[first.picture][1]
+    assert "labelled 'scratch', but picture " + first.picture in refused(snapshot)[second][1]
+    assert len(snapshot.examples) == 31
+
+
+def test_equal_pixels_of_one_part_with_different_labels_are_refused(labelled: Store, add: Add) -> None:
+    """Even within a group, whose pictures are not compared otherwise; with the same label both stay."""
+    first, second = add(texture(400), "ok", part="p"), add(texture(400), "scratch", part="p", suffix=".bmp")
+    third, fourth = add(texture(401), "ok", part="q"), add(texture(401), "ok", part="q", suffix=".bmp")
+    snapshot = build_snapshot(labelled, "lid")
+    assert refused(snapshot).keys() == {first, second}
+    assert "the same pixels" in refused(snapshot)[first][1]
+    assert {third, fourth} <= {e.picture for e in snapshot.examples}
+
+
+@pytest.mark.parametrize("share", [0.01, 0.02, 0.05, 0.10, 0.20])
+def test_mixed_up_labels_of_parts_that_were_taken_twice_are_all_named(store: Store, add: Add, share: float) -> None:
+    """Where each part has a second, re-encoded picture under another name, a label that was mixed up contradicts it."""
+    wrong = set(random.Random(1).sample(range(100), round(share * 100)))
+    for number in range(100):
+        label, other = ("ok", "scratch") if number < 60 else ("scratch", "ok")
+        add(texture(number), label, part=f"part{number}")
+        add(texture(number), other if number in wrong else label, part=f"again{number}", suffix=".jpg")
+    snapshot = build_snapshot(store, "lid")
+    assert Counter(item.reason for item in snapshot.refused) == {"contradictory_labels": 2 * len(wrong)}
 
 
 def test_one_part_in_two_groups_is_kept_together_or_refused(labelled: Store, add: Add) -> None:
