@@ -74,6 +74,7 @@ class RetrainPlan(Part):
     golden_share: float = Field(default=0.2, gt=0, lt=0.5)
     group_by: Literal["part", "lot"] = "part"  # "lot": parts of one lot look so alike that they stay on one side
     min_per_class: int = Field(default=4, ge=2)  # a class with fewer training pictures is left out and reported
+    may_shrink_to: dict[str, int] = {}  # by class: no fewer pictures on a side are meant, though the champion had more
 
 
 class RolloutPlan(Part):

@@ -1,9 +1,15 @@
-"""What the champion left: its trained networks, kept in the blob store so that any machine can start from them."""
+"""What the champion left: its trained networks, kept in the blob store so that any machine can start from them, and the
+snapshot it was made from, which no class may silently be missing from afterwards."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from inspection.contracts import Recipe
+from inspection.data.losses import losses
+from inspection.data.snapshot_record import Snapshot
+from inspection.data.snapshots import load_snapshot
+from inspection.errors import IntegrityError
 from inspection.release.promotions import champion
 from inspection.stages.candidate import Candidate
 from inspection.stages.material import Material
@@ -46,6 +52,28 @@ def promotion_of_champion(store: Store, product: str) -> PromotionRow | None:
         if row is not None:
             session.expunge(row)
         return row
+
+
+def snapshot_of_champion(store: Store, product: str) -> Snapshot | None:
+    """What the champion was made from; None before the first."""
+    row = promotion_of_champion(store, product)
+    return None if row is None else load_snapshot(store, row.snapshot)
+
+
+def check_losses(material: Material) -> None:
+    """Raise IntegrityError when a class of the champion's lost over half of its pictures and nobody said it is meant."""
+    former = snapshot_of_champion(material.store, material.product.name)
+    found = losses(former, material.snapshot, material.product.retrain.may_shrink_to) if former else []
+    if former is None or not found:
+        return
+    meant: dict[str, int] = {}
+    for loss in found:
+        meant[loss.name] = min(loss.now, meant.get(loss.name, loss.now))
+    raise IntegrityError(
+        f"nothing is trained: since the champion's snapshot {former.digest[:12]} of {former.product!r}, "
+        f"{'; '.join(map(str, found))}. A model that forgets a class lets it through: mend its labels, or, if it is "
+        f'meant, say so in the product: "retrain": {{"may_shrink_to": {json.dumps(meant)}}}'
+    )
 
 
 def _fetch(store: Store, run_id: str, role: str, folder: Path) -> Path:

@@ -21,7 +21,7 @@ from inspection.release.thresholds import calibrate
 from inspection.settings import Settings
 from inspection.stages.candidate import Candidate, folder_of
 from inspection.stages.evidence import LogEpoch, TeacherRun
-from inspection.stages.heritage import ChampionTeacher, keep_teacher, teacher_of_champion
+from inspection.stages.heritage import ChampionTeacher, check_losses, keep_teacher, teacher_of_champion
 from inspection.stages.material import Material, Say
 from inspection.store.session import Store
 from inspection.store.tables import GateDecisionRow
@@ -43,7 +43,11 @@ class Judgement:
 
 
 def teach(settings: Settings, material: Material, say: Say) -> Candidate:
-    """Train on a snapshot, log the run in MLflow, judge; returns the candidate with gate 1's answer."""
+    """Train on a snapshot, log the run in MLflow, judge; returns the candidate with gate 1's answer.
+
+    Raises IntegrityError, before anything is trained, when a class of the champion's shrank or vanished.
+    """
+    check_losses(material)
     store, snapshot_id, product_name = material.store, material.snapshot.digest, material.product.name
     with TeacherRun(settings, material) as run:
         candidate = Candidate(
