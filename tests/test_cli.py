@@ -80,7 +80,7 @@ STABLE = [
     "up", "demo", "hub", "import-images", "train", "build-bundle", "gate", "sign", "rollout start", "rollout pause",
     "rollout resume", "rollout abort", "rollout status", "passport", "doctor", "pull-labels", "labels show",
     "labels retract", "product set", "product show", "product list", "product stations", "product add-station",
-    "product enrolment-code", "product retire-device", "product set-challenger",
+    "product enrolment-code", "product retire-device", "product set-challenger", "backbones",
 ]  # fmt: skip
 
 
@@ -110,6 +110,7 @@ def test_commands_of_the_agent_are_there(path: str) -> None:
         ["labels", "show", "9c41", "--product", "nobody"],
         ["labels", "retract", "9c41", "--product", "nobody", "--why", "x"],
         ["demo", "--good", "ok"],
+        ["backbones", "--family", "nobody"],
     ],
 )
 def test_wrong_usage_is_told_in_a_sentence_and_by_exit_code_2(arguments: list[str], tmp_path: Path) -> None:
@@ -387,3 +388,14 @@ def test_starting_a_rollout_says_what_moves_it_on(settings: Settings, monkeypatc
     assert "rollout 7 is running" in told.stdout
     assert "the flow `watch` runs" in told.stdout
     assert f"PREFECT_API_URL={settings.prefect_url}/api prefect deployment run roll-out/lid" in told.stdout
+
+
+def test_backbones_are_shown_for_people_and_for_scripts() -> None:
+    """All families or one, in lines a terminal does not break; a slip in its name is answered with the nearest."""
+    shown = invoke("backbones").stdout
+    assert "mobilenetv4_conv_small" in shown
+    assert max(map(len, shown.splitlines())) <= 120
+    (first, *_) = json.loads(invoke("backbones", "--family", "efficientnet_lite", "--json").stdout)
+    assert (first["name"], first["family"], first["default"]) == ("efficientnet_lite0", "EfficientNet-Lite", True)
+    assert (first["licence"], first["int8"], first["resolution"]) == ("apache-2.0", "fit", 224)
+    assert "did you mean ResNet" in invoke("backbones", "--family", "resnte").stderr

@@ -19,6 +19,7 @@ ALLOWED = [
     ("inspection.contracts", ()),
     ("inspection.settings", ()),
     ("inspection.cli", ()),
+    ("inspection.models.families", ()),
     ("edge_agent.loop", ("cv2", "numpy")),
     ("inspection.hub.app", ("sqlalchemy", "fastapi", "scipy", "cv2", "numpy")),
     ("inspection.stages.due", ("sqlalchemy", "cv2", "numpy")),

@@ -5,7 +5,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 gate FAIL, 4 gate INSUFFICIENT.
 
 import click
 
-from inspection.cli import answers, products, releases, servers
+from inspection.cli import answers, networks, products, releases, servers
 from inspection.cli.common import Group
 
 
@@ -18,6 +18,6 @@ def main() -> None:
     """
 
 
-for _module in (servers, products, releases, answers):
+for _module in (servers, products, networks, releases, answers):
     for _command in _module.COMMANDS:
         main.add_command(_command)

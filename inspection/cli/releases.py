@@ -13,7 +13,9 @@ from inspection.cli.common import end_by, json_option, narrator, opened_store, s
 @click.option("--product", "product_name", default=None, help="Default: the product of --snapshot.")
 @click.option("--images", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Try a folder, no server.")
 @click.option("--good", default=None, help="With --images: the name of the good class.")
-@click.option("--backbone", default=None, help="Any timm name: resnet18, convnext_tiny, ... Default: the product's.")
+@click.option(
+    "--backbone", default=None, help="A name or family of `inspection backbones`, or any timm name. Default: the product's."
+)
 @click.option("--pretrained", default=None, help='"hub", "none", or a file of weights. Default: the product\'s.')
 @click.option("--epochs", type=click.IntRange(1), default=None)
 @click.option("--size", type=click.IntRange(32), default=None, help="Side of the network's input in pixels.")

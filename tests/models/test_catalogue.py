@@ -111,3 +111,48 @@ def test_a_picture_smaller_than_the_stride_is_refused() -> None:
     """A network that reduces 32 times cannot look at 16 pixels."""
     with pytest.raises(UsageError, match="too small"):
         catalogue.build("resnet18", 2, pretrained="none", height=16, width=64)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "height", "width", "said"),
+    [
+        ("vit", 100, 96, "use multiples of 16, such as 96x96"),
+        ("coatnet", 100, 100, "other multiples of 32 fit"),
+        ("alexnet", 48, 48, "it was made for 224x224"),
+        ("nest_tiny", 64, 96, "it was made for 224x224"),
+    ],
+)
+def test_a_size_a_network_cannot_look_at_is_refused_in_words(backbone: str, height: int, width: int, said: str) -> None:
+    """When it is built, not at the first step of a training; an edge that nobody looks at is no less a reason."""
+    with pytest.raises(UsageError, match=said):
+        catalogue.build(backbone, 2, pretrained="none", height=height, width=width)
+
+
+def test_looking_at_the_size_leaves_no_trace() -> None:
+    """A network that was built is as if it had never seen a picture."""
+    net = catalogue.build("test_resnet", 2, pretrained="none", height=32, width=32)
+    assert all(module.training for module in net.modules())
+    assert all(int(v) == 0 for k, v in net.state_dict().items() if k.endswith("num_batches_tracked"))
+
+
+def test_a_network_without_published_weights_says_so() -> None:
+    """LeNet has none: no traceback, and what to pass instead."""
+    with pytest.raises(UsageError, match=r"the hub has no weights for lenet5.*--pretrained none"):
+        catalogue.build("lenet", 2)
+
+
+def test_positions_of_a_files_weights_are_brought_to_the_pictures_size(tmp_path: Path) -> None:
+    """A bias that grows evenly with the distance still does; the weights are for 224 px, the pictures have 96 x 64."""
+    state = timm.create_model("coatnet_nano_rw_224").state_dict()
+    tables = [k for k in state if k.endswith("relative_position_bias_table")]
+    for name in tables:
+        side = round(len(state[name]) ** 0.5)
+        distance = torch.arange(side) - side // 2
+        state[name] = distance.repeat_interleave(side)[:, None].expand(state[name].shape).half()
+    torch.save(state, tmp_path / "weights.pth")
+    net = catalogue.build("coatnet", 2, pretrained=tmp_path / "weights.pth", height=96, width=64)
+    table = net.features.state_dict()[f"body.{tables[0]}".replace("stages.", "stages_")]
+    rows, columns = 11, 7  # of 6 x 4 locations
+    assert table.shape[0] == rows * columns
+    wanted = (torch.arange(rows) - rows // 2).repeat_interleave(columns).float()
+    assert torch.allclose(table[:, 0], wanted, atol=0.15)
