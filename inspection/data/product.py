@@ -15,8 +15,10 @@ class AugmentPlan(Part):
     flip_horizontal: bool = True
     flip_vertical: bool = True
     rotate_90: bool = False
+    rotate_degrees: float = Field(default=0.0, ge=0, le=180)  # either way; corners are filled by reflection
     shift_scale: float = Field(default=0.05, ge=0, le=0.5)  # share of the picture's side
     brightness_contrast: float = Field(default=0.2, ge=0, le=1)
+    hue_saturation: float = Field(default=0.0, ge=0, le=0.5)  # share of the colour circle, and of full saturation
     blur_noise: bool = True
 
 
@@ -36,6 +38,10 @@ class TrainPlan(Part):
     batch_size: int = Field(default=32, ge=2)
     learning_rate: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=0.02, ge=0)
+    # None: as measured best for weights that came from other pictures; from scratch and from a champion there is neither.
+    probe_epochs: int | None = Field(default=None, ge=0)  # of `epochs`: the head alone, on the features as they came
+    layer_decay: float | None = Field(default=None, gt=0, le=1)
+    average_share: float = Field(default=0.0, ge=0, le=1)  # of all steps: weights are averaged over about so many
     seed: int = 20_26
     warm_start: bool = False
     precision: Literal["auto", "32", "bf16", "16"] = "auto"

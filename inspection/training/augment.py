@@ -1,8 +1,9 @@
 """Changes that keep a picture's class, from a product's `AugmentPlan`.
 
-Invariant: seeded; with the same seed and the same number of worker processes come the same pictures.
+Invariant: what a draw of a picture looks like follows from the seed and the draw's number alone.
 """
 
+import random
 from typing import Any
 
 import albumentations as A  # noqa: N812  # the name every albumentations text uses
@@ -17,7 +18,7 @@ Image = NDArray[np.uint8]
 
 
 class Augmentation:
-    """``(picture uint8 [h, w, 3], places uint8 [h, w])`` -> both, changed alike, at random.
+    """``(picture uint8 [h, w, 3], places uint8 [h, w], draw)`` -> both, changed alike, at random.
 
     Raises UsageError on a plan that cannot keep the working size.
     """
@@ -25,28 +26,15 @@ class Augmentation:
     def __init__(self, plan: AugmentPlan, height: int, width: int, seed: int) -> None:
         if plan.rotate_90 and height != width:
             raise UsageError(f"rotate_90 needs a square working size, not {height}x{width}: switch it off, or be square")
-        self._steps = _steps(plan)
-        self._compose = A.Compose(self._steps)
-        self.reseed(seed)
+        self._compose = A.Compose(_steps(plan))
+        self._seed = seed
 
-    def reseed(self, seed: int) -> None:
-        """Start all random streams anew.
-
-        Albumentations' own ``seed`` gives every step the *same* stream (2.0.8): both flips, or neither. Not so here.
-        """
-        self._compose.set_random_seed(seed)
-        for step, own in zip(_leaves(self._steps), np.random.SeedSequence(seed).generate_state(64), strict=False):
-            step.set_random_seed(int(own))
-
-    def __call__(self, image: Image, places: Image) -> tuple[Image, Image]:
+    def __call__(self, image: Image, places: Image, draw: int) -> tuple[Image, Image]:
         """See the class."""
+        # One stream for all steps: albumentations' own ``seed`` gives each the *same* one (2.0.8), both flips or neither.
+        self._compose.set_random_state(np.random.default_rng((self._seed, draw)), random.Random(f"{self._seed}/{draw}"))  # noqa: S311
         changed = self._compose(image=image, mask=places)
         return changed["image"], changed["mask"]
-
-
-def _leaves(steps: list[Any]) -> list[Any]:
-    """All steps, those inside a choice included."""
-    return [leaf for step in steps for leaf in (step, *_leaves(list(getattr(step, "transforms", []))))]
 
 
 def _steps(plan: AugmentPlan) -> list[Any]:
@@ -67,6 +55,12 @@ def _steps(plan: AugmentPlan) -> list[Any]:
                 p=0.7,
             )
         )
+    if plan.rotate_degrees:
+        limit = plan.rotate_degrees
+        steps.append(A.Rotate(limit=(-limit, limit), border_mode=cv2.BORDER_REFLECT_101, p=0.7))
+    if plan.hue_saturation:
+        hue, saturation = round(180 * plan.hue_saturation), round(255 * plan.hue_saturation)
+        steps.append(A.HueSaturationValue((-hue, hue), (-saturation, saturation), (0, 0), p=0.7))
     if plan.brightness_contrast:
         steps.append(A.RandomBrightnessContrast(plan.brightness_contrast, plan.brightness_contrast, p=0.7))
     if plan.blur_noise:  # weak: a scratch one pixel wide must survive it

@@ -6,12 +6,13 @@ from pathlib import Path
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 
+from inspection.contracts import sha256_hex
 from inspection.data.product import Product
 from inspection.data.snapshot_record import Snapshot
 from inspection.errors import UsageError
 from inspection.training.cache import Pictures
 from inspection.training.engine import Compute, OnEpoch, choose_precision, fit
-from inspection.training.fit import keep, load_data, starting_network
+from inspection.training.fit import bookmark_of, keep, load_data, starting_network
 from inspection.training.loading import STEPS_FROM_TEACHER
 from inspection.training.module import Distiller
 from inspection.training.record import Trained
@@ -27,10 +28,12 @@ def distil(
     warm_start: Path | None = None,
     on_epoch: OnEpoch | None = None,
     compute: Compute | None = None,
+    bookmarks: Path | None = None,
 ) -> Trained:
     """Train ``product.student`` to answer as ``teacher`` does; the result lies in ``workdir/trained``.
 
-    ``warm_start``: folder of an earlier student. Raises UsageError when the teacher knows other classes than the snapshot.
+    ``warm_start``: folder of an earlier student; ``bookmarks`` as for `train`. Raises UsageError when the teacher knows
+    other classes than the snapshot.
     """
     if teacher.classes != snapshot.classes:
         raise UsageError(f"the teacher scores {teacher.classes}, the snapshot holds {snapshot.classes}: train it anew")
@@ -48,17 +51,24 @@ def distil(
         master = teacher.network()
         module = Distiller(
             net,
+            start.tuning(plan, student.learning_rate),
             master,
             temperature=student.temperature,
             hard_label_share=student.hard_label_share,
             teacher_bf16=choose_precision("auto", master, compute.accelerator) == "bf16",
-            learning_rate=student.learning_rate,
-            weight_decay=plan.weight_decay,
         )
         precision = choose_precision(plan.precision, net, compute.accelerator)
         kept = fit(
-            module, data, epochs=epochs, patience=epochs, precision=precision, compute=compute,
+            module,
+            data,
+            epochs=epochs,
+            patience=epochs,
+            precision=precision,
+            compute=compute,
+            bookmark=bookmark_of(
+                bookmarks or workdir, snapshot, product, start, precision, compute, sha256_hex(teacher.weights.read_bytes())
+            ),
             on_epoch=on_epoch,
-        )  # fmt: skip
+        )
     origin = f"distilled from {teacher.backbone}; {start.origin}"
     return keep(workdir / "trained", snapshot, net, kept, origin, precision, time.monotonic() - started)

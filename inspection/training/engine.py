@@ -1,10 +1,15 @@
-"""Runs a Lightning module to its best epoch, quietly, on whatever this machine has."""
+"""Runs a Lightning module to its best epoch, quietly, on whatever this machine has, and goes on after a kill."""
+
+# ruff: noqa: ARG002  # Lightning calls its hooks with more than we need
 
 import logging
+import pickle
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import lightning
@@ -12,21 +17,29 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
+from inspection.training.draws import TrainingDraws
 from inspection.training.loading import SnapshotData
 from inspection.training.module import Classifier
 
+log = logging.getLogger(__name__)
+
 OnEpoch = Callable[[int, dict[str, float]], None]
+_RESULT = "result.pt"
 
 
 @dataclass(frozen=True)
 class Compute:
-    """Where to train. The defaults take one process per GPU of this machine, or the processor."""
+    """Where to train. The defaults take one process per GPU of this machine, or the processor.
+
+    ``bookmark_seconds``: so often what is needed to go on after a kill is written down (0: after each step).
+    """
 
     accelerator: str = "auto"
     devices: int | str = "auto"
     nodes: int = 1
     strategy: str = "auto"
     num_workers: int = 0
+    bookmark_seconds: float = 60.0
 
 
 @dataclass
@@ -44,6 +57,10 @@ class BestEpoch(Callback):
     best_state: dict[str, Tensor] = field(default_factory=dict)
     best_score: tuple[float, float] = (-1.0, 0.0)
 
+    def on_train_start(self, trainer: lightning.Trainer, _: lightning.LightningModule) -> None:
+        """A training that goes on may have been at its end."""
+        self._stop_if_stale(trainer)
+
     def on_train_epoch_end(self, trainer: lightning.Trainer, _: lightning.LightningModule) -> None:
         """Runs after the epoch's validation."""
         metrics = self.module.epoch_metrics()
@@ -52,11 +69,81 @@ class BestEpoch(Callback):
         score = (metrics["val_balanced_accuracy"], -metrics["val_loss"])
         if score > self.best_score:
             self.best_score, self.best_epoch = score, epoch
-            self.best_state = {k: v.detach().cpu().clone() for k, v in self.module.net.state_dict().items()}
-        elif epoch - self.best_epoch >= self.patience:
-            trainer.should_stop = True
+            self.best_state = {k: v.detach().cpu().clone() for k, v in self.module.judged.state_dict().items()}
+        self._stop_if_stale(trainer)
         if self.on_epoch is not None and trainer.is_global_zero:
             self.on_epoch(epoch, metrics)
+
+    def _stop_if_stale(self, trainer: lightning.Trainer) -> None:
+        if self.history and len(self.history) - 1 - self.best_epoch >= self.patience:
+            trainer.should_stop = True
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was found so far."""
+        return {name: getattr(self, name) for name in ("history", "best_epoch", "best_state", "best_score")}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from there."""
+        for name, value in state_dict.items():
+            setattr(self, name, value)
+
+
+class Bookmark(Callback):
+    """Writes down where a training is, so that it can go on there; the file is complete or not there.
+
+    It keeps where the draws are, too: Lightning's own keeping of a loader's state is lost when the optimizer asks how many
+    steps there will be (2.6).
+    """
+
+    def __init__(self, path: Path, every_seconds: float, draws: TrainingDraws) -> None:
+        self._path, self._every, self._draws = path, every_seconds, draws
+        self._written = time.monotonic()
+        self._given = 0
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, _: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Not after an epoch's last step: what comes there belongs to it."""
+        if not trainer.is_last_batch:
+            self._given = batch_idx + 1
+            self._write_if_due(trainer)
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, _: lightning.LightningModule) -> None:
+        """After its validation."""
+        self._given = 0
+        self._write_if_due(trainer)
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many batches of the epoch were given."""
+        return {"given": self._given}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The next one comes first."""
+        self._draws.start = state_dict["given"]
+
+    def _write_if_due(self, trainer: lightning.Trainer) -> None:
+        due = time.monotonic() - self._written >= self._every
+        if trainer.world_size > 1:  # all write, or none
+            due = bool(trainer.strategy.broadcast(due))
+        if not due:
+            return
+        unfinished = self._path.with_suffix(".unfinished")
+        trainer.save_checkpoint(unfinished)
+        if trainer.is_global_zero:
+            unfinished.replace(self._path)
+        self._written = time.monotonic()
+
+
+class _Result(Callback):
+    """Hands what was found to the process that asked, where others trained."""
+
+    def __init__(self, keeper: BestEpoch, path: Path) -> None:
+        self._keeper, self._path = keeper, path
+
+    def on_train_end(self, trainer: lightning.Trainer, _: lightning.LightningModule) -> None:
+        """Only where others train."""
+        if trainer.world_size > 1 and trainer.is_global_zero:
+            torch.save(self._keeper.state_dict(), self._path)
 
 
 def fit(
@@ -67,11 +154,21 @@ def fit(
     patience: int,
     precision: str,
     compute: Compute,
+    bookmark: Path,
     on_epoch: OnEpoch | None = None,
 ) -> BestEpoch:
-    """Train ``module`` on ``data``; the module's network ends with the weights of the best epoch."""
+    """Train ``module`` on ``data``; the module's network ends with the weights of the best epoch.
+
+    ``bookmark``: the file to go on from when it is there, and to write meanwhile; deleted at the end. Whoever names it
+    makes sure that it belongs to this very training.
+    """
     keeper = BestEpoch(module, patience, on_epoch)
+    result = bookmark.with_name(_RESULT)
     module.to(memory_format=torch.channels_last)
+    bookmark.parent.mkdir(parents=True, exist_ok=True)
+    draws = data.draws()
+    if "spawn" in compute.strategy:  # tensors that share memory would be handed over by one descriptor twice
+        torch.multiprocessing.set_sharing_strategy("file_system")  # type: ignore[no-untyped-call]  # torch has no types here
     with _quiet():
         trainer = lightning.Trainer(
             accelerator=compute.accelerator,
@@ -80,17 +177,36 @@ def fit(
             strategy=compute.strategy,
             precision=_LIGHTNING_PRECISION[precision],
             max_epochs=epochs,
-            callbacks=[keeper],
+            callbacks=[keeper, Bookmark(bookmark, compute.bookmark_seconds, draws), _Result(keeper, result)],
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
             gradient_clip_val=1.0,
+            use_distributed_sampler=False,
         )
-        trainer.fit(module, data.train_dataloader(), data.val_dataloader())
+        begun = str(bookmark) if _readable(bookmark) else None
+        trainer.fit(module, data.train_dataloader(draws), data.val_dataloader(), ckpt_path=begun, weights_only=True)
+    if result.exists():
+        keeper.load_state_dict(torch.load(result, weights_only=True))
+        result.unlink()
+    bookmark.unlink(missing_ok=True)
     module.net.load_state_dict(keeper.best_state)
     return keeper
+
+
+def _readable(bookmark: Path) -> bool:
+    """Whether there is one to go on from; one that the disk spoilt is thrown away, and the training begins anew."""
+    if not bookmark.exists():
+        return False
+    try:
+        torch.load(bookmark, weights_only=True, mmap=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        log.warning("%s cannot be read (%s): the training begins anew", bookmark, error)
+        bookmark.unlink()
+        return False
+    return True
 
 
 _LIGHTNING_PRECISION: dict[str, Any] = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
@@ -130,6 +246,8 @@ def _quiet() -> Iterator[None]:
             warnings.filterwarnings("ignore", message=".*module\\(s\\) in eval mode.*")
             # Lightning walks its loaders with a part of torch's pytree that is going away.
             warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated", category=FutureWarning)
+            # It is: `Bookmark` keeps where the draws are.
+            warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
             # We count epochs ourselves and log nothing through Lightning.
             warnings.filterwarnings("ignore", message=".*number of training batches.*logging interval.*")
             yield

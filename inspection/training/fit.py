@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 
+from inspection.contracts import canonical_json, sha256_hex
 from inspection.data.product import Product, StudentPlan, TrainPlan
 from inspection.data.snapshot_record import Snapshot
 from inspection.models import catalogue
@@ -20,7 +21,7 @@ from inspection.models.preprocess import Preprocess
 from inspection.training.cache import Pictures
 from inspection.training.engine import BestEpoch, Compute, OnEpoch, choose_precision, fit
 from inspection.training.loading import STEPS_FROM_LABELS, SnapshotData
-from inspection.training.module import Classifier
+from inspection.training.module import Classifier, Tuning
 from inspection.training.record import Trained, load_trained, save_trained
 
 
@@ -33,12 +34,15 @@ def train(
     warm_start: Path | None = None,
     on_epoch: OnEpoch | None = None,
     compute: Compute | None = None,
+    bookmarks: Path | None = None,
 ) -> Trained:
     """Train ``product.train.backbone`` on the training side of ``snapshot``; keep the best epoch on its validation side.
 
     ``pictures``: sha256 -> file bytes. ``workdir`` receives the decoded pictures and the folder ``trained``.
     ``warm_start``: folder of a `Trained`; its weights are taken over where they fit, a known class keeps its own by name.
-    ``on_epoch(epoch, metrics)`` is called after each epoch (from 0). Raises UsageError, ServerError (hub weights).
+    ``on_epoch(epoch, metrics)`` is called after each epoch (from 0). ``bookmarks``: a folder where a training that was
+    killed left where it was (default: ``workdir``); the same training goes on there, exactly on one device. Raises
+    UsageError, ServerError (hub weights).
     """
     started = time.monotonic()
     compute, plan = compute or Compute(), product.train
@@ -47,11 +51,7 @@ def train(
         start = starting_network(snapshot, plan, warm_start)
         net, origin = start.net, start.origin
         data = load_data(snapshot, product, net, pictures, workdir, compute)
-        module = Classifier(
-            net,
-            learning_rate=plan.learning_rate,
-            weight_decay=plan.weight_decay,
-        )
+        module = Classifier(net, start.tuning(plan, plan.learning_rate))
         precision = choose_precision(plan.precision, net, compute.accelerator)
         kept = fit(
             module,
@@ -60,6 +60,7 @@ def train(
             patience=plan.patience,
             precision=precision,
             compute=compute,
+            bookmark=bookmark_of(bookmarks or workdir, snapshot, product, start, precision, compute),
             on_epoch=on_epoch,
         )
     return keep(workdir / "trained", snapshot, net, kept, origin, precision, time.monotonic() - started)
@@ -82,13 +83,29 @@ def load_data(
     return data
 
 
+PROBE_EPOCHS, LAYER_DECAY = 2, 0.85  # for weights that came from other pictures (README.md has the figures)
+
+
 @dataclass(frozen=True)
 class Start:
-    """A network before training; ``origin`` says in words where its weights came from."""
+    """A network before training; ``origin`` says in words where its weights came from: the champion (``warm``), or other
+    pictures (``borrowed``)."""
 
     net: InspectionNet
     origin: str
-    warm: bool
+    warm: bool = False
+    borrowed: bool = False
+
+    def tuning(self, plan: TrainPlan, learning_rate: float) -> Tuning:
+        """How it learns: what the plan leaves open depends on where the weights came from."""
+        probe, decay = (PROBE_EPOCHS, LAYER_DECAY) if self.borrowed else (0, 1.0)
+        return Tuning(
+            learning_rate=learning_rate,
+            weight_decay=plan.weight_decay,
+            layer_decay=decay if plan.layer_decay is None else plan.layer_decay,
+            probe_epochs=probe if plan.probe_epochs is None else plan.probe_epochs,
+            average_share=plan.average_share,
+        )
 
     def epochs(self, plan: TrainPlan | StudentPlan) -> int:
         """How long to train: less from a champion's weights, where the plan says so."""
@@ -105,7 +122,7 @@ def starting_network(snapshot: Snapshot, plan: TrainPlan, warm_start: Path | Non
         return Start(net, take_over(net, snapshot.classes, champion), warm=True)
     net = catalogue.build(plan.backbone, count, pretrained=plan.pretrained, **common)
     refused = f"; no warm start: the champion is a {champion.backbone}" if champion is not None else ""
-    return Start(net, f"pretrained: {plan.pretrained}{refused}", warm=False)
+    return Start(net, f"pretrained: {plan.pretrained}{refused}", borrowed=plan.pretrained != "none")
 
 
 def take_over(net: InspectionNet, classes: list[str], champion: Trained) -> str:
@@ -121,6 +138,18 @@ def take_over(net: InspectionNet, classes: list[str], champion: Trained) -> str:
     fitting = {k: v for k, v in theirs.items() if k in ours and ours[k].shape == v.shape}
     net.load_state_dict(ours | fitting)
     return f"warm start from {len(fitting)} of {len(ours)} tensors, {len(known)} of {len(classes)} classes known"
+
+
+def bookmark_of(
+    folder: Path, snapshot: Snapshot, product: Product, start: Start, precision: str, compute: Compute, *more: str
+) -> Path:
+    """Where the bookmark of this very training lies: its name is a digest of all that the training follows from."""
+    weights = start.net.state_dict()
+    first = sha256_hex(b"".join(value.numpy(force=True).tobytes() for value in weights.values()))
+    plans = product.model_dump(mode="json", include={"train", "student", "region", "tiling"})
+    devices = [compute.accelerator, str(compute.devices), compute.nodes, compute.strategy]
+    follows = [snapshot.digest, plans, first, precision, devices, torch.__version__, *more]
+    return folder / f"bookmark-{sha256_hex(canonical_json(follows))[:16]}.ckpt"
 
 
 def keep(

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
+from torch.utils.data import DataLoader, Dataset
 
 from inspection.contracts import Region
 from inspection.data.product import TrainPlan
@@ -17,6 +17,7 @@ from inspection.errors import UsageError
 from inspection.models.preprocess import Preprocess
 from inspection.training.augment import Augmentation
 from inspection.training.cache import Pictures, Working, Workshop, working_pictures
+from inspection.training.draws import AS_IT_IS, Draw, EachOnce, TrainingDraws
 
 Item = tuple[Tensor, int, Tensor]
 STEPS_FROM_LABELS = 48  # an epoch has at least: small sets take small batches, steps are what they lack (README.md)
@@ -26,7 +27,7 @@ BALANCE = 0.5  # 0: as collected, 1: every class equally often; between, a handf
 
 
 class PictureSet(Dataset[Item]):
-    """``(uint8 [3, h, w] BGR, class index, places uint8 [h, w])``."""
+    """A `Draw` to ``(uint8 [3, h, w] BGR, class index, places uint8 [h, w])``."""
 
     def __init__(self, working: Working, labels: NDArray[np.int64], augment: Augmentation | None) -> None:
         self.working, self.labels, self.augment = working, labels, augment
@@ -34,11 +35,12 @@ class PictureSet(Dataset[Item]):
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, index: int) -> Item:
+    def __getitem__(self, draw: Draw) -> Item:
+        index, number = draw
         # Copies: the files behind them are read-only.
         image, places = np.array(self.working.images[index]), np.array(self.working.places[index])
-        if self.augment is not None:
-            image, places = (np.ascontiguousarray(a) for a in self.augment(image, places))
+        if self.augment is not None and number != AS_IT_IS:
+            image, places = (np.ascontiguousarray(a) for a in self.augment(image, places, number))
         return torch.from_numpy(image).permute(2, 0, 1), int(self.labels[index]), torch.from_numpy(places)
 
 
@@ -77,37 +79,31 @@ class SnapshotData:
         for side in self.labels:
             self.working[side] = working_pictures(self.snapshot.of(side), pictures, workshop, workdir)
 
-    def train_dataloader(self) -> DataLoader[Item]:
-        """Shuffled, augmented, rare classes more often."""
-        labels, plan = self.labels[Split.TRAIN], self.plan
+    def draws(self) -> TrainingDraws:
+        """Which training pictures each step is shown: rare classes more often."""
+        labels = self.labels[Split.TRAIN]
+        size = batch_size(len(labels), self.plan.batch_size, self.steps)
+        return TrainingDraws(balancing_weights(labels), size, self.plan.seed)
+
+    def train_dataloader(self, draws: TrainingDraws) -> DataLoader[Item]:
+        """Those, augmented."""
+        plan = self.plan
         augment = Augmentation(plan.augment, plan.height, plan.width, plan.seed)
-        generator = torch.Generator().manual_seed(plan.seed)
-        sampler = WeightedRandomSampler(balancing_weights(labels).tolist(), len(labels), generator=generator)
-        size = batch_size(len(labels), plan.batch_size, self.steps)
-        return self._loader(Split.TRAIN, augment, size, sampler=sampler, drop_last=len(labels) >= size)
+        return DataLoader(batch_sampler=draws, **self._options(Split.TRAIN, augment))
 
     def val_dataloader(self) -> DataLoader[Item]:
         """In order, as they are."""
-        return self._loader(Split.VALIDATION, None, self.plan.batch_size)
+        each = EachOnce(len(self.labels[Split.VALIDATION]), self.plan.batch_size)
+        return DataLoader(batch_sampler=each, **self._options(Split.VALIDATION, None))
 
-    def _loader(self, side: Split, augment: Augmentation | None, size: int, **options: Any) -> DataLoader[Item]:
-        return DataLoader(
-            PictureSet(self.working[side], self.labels[side], augment),
-            batch_size=size,
-            num_workers=self.num_workers,
-            worker_init_fn=_own_stream,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
-            **options,
-        )
-
-
-def _own_stream(_: int) -> None:
-    """Without this all workers would draw the same random numbers."""
-    info = torch.utils.data.get_worker_info()
-    pictures = info.dataset if info is not None else None
-    if isinstance(pictures, PictureSet) and pictures.augment is not None:
-        pictures.augment.reseed(torch.initial_seed() % 2**32)
+    def _options(self, side: Split, augment: Augmentation | None) -> dict[str, Any]:
+        return {
+            "dataset": PictureSet(self.working[side], self.labels[side], augment),
+            "num_workers": self.num_workers,
+            "persistent_workers": self.num_workers > 0,
+            "pin_memory": torch.cuda.is_available(),
+            "generator": torch.Generator(),  # else each epoch takes a number out of the stream that a network draws from
+        }
 
 
 def batch_size(pictures: int, largest: int, steps: int) -> int:

@@ -1,24 +1,43 @@
-"""The Lightning wrapper of the plain network: losses, metrics, optimizer."""
+"""The Lightning wrapper of the plain network: losses, metrics, what learns when.
+
+Invariant: all that a step depends on is in the checkpoint, so a training on one device that goes on after a kill gives the
+weights it would have given.
+"""
 
 # ruff: noqa: ARG002  # Lightning calls its hooks with more than we need
 
+import copy
+from dataclasses import dataclass
 from typing import Any
 
 import lightning
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from inspection.models.network import InspectionNet
 from inspection.models.preprocess import Preprocess
 from inspection.training.cache import GOOD_PLACE, UNKNOWN_PLACE
+from inspection.training.schedule import Pace, make_optimizer
 
 LABEL_SMOOTHING = 0.05
-_SHORTEST_CYCLE = 10  # steps
 Batch = tuple[Tensor, Tensor, Tensor]
 """Normalized pictures, class indices, places (see `inspection.training.cache.Working`)."""
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How a network learns (see `inspection.training.schedule`). ``average_share``: its weights are averaged over about so
+    large a share of all steps, and the average is what is judged and kept; 0: the last weights are."""
+
+    learning_rate: float
+    weight_decay: float
+    layer_decay: float = 1.0
+    probe_epochs: int = 0
+    average_share: float = 0.0
 
 
 class Classifier(lightning.LightningModule):
@@ -27,14 +46,22 @@ class Classifier(lightning.LightningModule):
     Where it is known which class lies where (good pictures, and boxes), every location of the map is taught as well.
     """
 
-    def __init__(self, net: InspectionNet, *, learning_rate: float, weight_decay: float) -> None:
+    def __init__(self, net: InspectionNet, tuning: Tuning) -> None:
         super().__init__()
-        self.net = net
-        self.learning_rate, self.weight_decay = learning_rate, weight_decay
+        self.net, self.tuning = net, tuning
+        self.average = copy.deepcopy(net).requires_grad_(False) if tuning.average_share else None
         self.preprocess = Preprocess(net.spec.height, net.spec.width, net.spec.mean, net.spec.std)
         self.confusion = MulticlassConfusionMatrix(net.spec.classes)
         self.validation_loss = MeanMetric()
         self.training_loss = MeanMetric()
+        for metric in (self.confusion, self.validation_loss, self.training_loss):
+            metric.persistent(mode=True)
+        self._random: dict[str, Any] | None = None
+
+    @property
+    def judged(self) -> InspectionNet:
+        """The network that is validated and kept."""
+        return self.average if self.average is not None else self.net
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """uint8 pictures become normalized floats, channels last."""
@@ -57,7 +84,7 @@ class Classifier(lightning.LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Counts right and wrong answers."""
         images, labels, _ = batch
-        logits = self.net(images)[0].float()
+        logits = self.judged(images)[0].float()
         self.validation_loss.update(functional.cross_entropy(logits, labels), len(labels))
         self.confusion.update(logits, labels)
 
@@ -88,16 +115,67 @@ class Classifier(lightning.LightningModule):
             nn.utils.clip_grad_norm_(self.net.parameters(), gradient_clip_val)
 
     def configure_optimizers(self) -> Any:
-        """AdamW, one cycle up and down over all steps (Smith and Topin 2018)."""
+        """AdamW and its cycles."""
         # On a processor with small batches the plain one takes a fifth of the step (README.md). With float16's scaled
         # gradients the fused one cannot be clipped.
         fused = self.trainer.precision != "16-mixed"
-        groups = _parameter_groups(self.net, self.weight_decay)
-        optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, fused=fused)
-        # One step on the way up divides by zero (pct_start * steps - 1): a very short training ends before its cycle does.
-        steps = max(_SHORTEST_CYCLE, int(self.trainer.estimated_stepping_batches))
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, total_steps=steps, pct_start=0.2)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        steps, epochs = int(self.trainer.estimated_stepping_batches), int(self.trainer.max_epochs or 1)
+        tuning = self.tuning
+        pace = Pace(
+            learning_rate=tuning.learning_rate,
+            weight_decay=tuning.weight_decay,
+            layer_decay=tuning.layer_decay,
+            probe_steps=steps * tuning.probe_epochs // epochs,
+            steps=steps,
+        )
+        self._decay = 1 - 1 / max(1.0, tuning.average_share * steps)
+        optimizer, cycles = make_optimizer(self.net, pace, fused=fused)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cycles, "interval": "step"}}
+
+    def on_train_start(self) -> None:
+        """Go on with the random numbers where they were."""
+        self._hold_body()
+        if self._random is not None:
+            torch.set_rng_state(self._random["cpu"])
+            if self._random["cuda"] and torch.cuda.is_available():
+                torch.cuda.set_rng_state_all(self._random["cuda"])
+
+    def on_train_epoch_start(self) -> None:
+        """The body is held, or let go."""
+        self._hold_body()
+
+    def _hold_body(self) -> None:
+        """While the head is probed the body neither learns nor moves its statistics."""
+        probing = self.current_epoch < self.tuning.probe_epochs
+        self.net.features.train(not probing)
+        # With several devices gradients are computed for nothing: the exchange between them waits for all.
+        self.net.features.requires_grad_(not (probing and self.trainer.world_size == 1))
+
+    def optimizer_step(self, *arguments: Any, **options: Any) -> None:
+        """The average follows at once: what writes checkpoints comes right after."""
+        super().optimizer_step(*arguments, **options)
+        if self.average is not None:
+            self._follow(self.average)
+
+    def _follow(self, average: InspectionNet) -> None:
+        """At first faster, so that it forgets the weights that nothing was learnt with."""
+        decay = min(self._decay, (1 + self.global_step) / (10 + self.global_step))
+        pairs = list(zip(average.state_dict().values(), self.net.state_dict().values(), strict=True))
+        moving = [(ours, now) for ours, now in pairs if ours.is_floating_point()]
+        follow = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]  # torch names no types here
+        follow([ours for ours, _ in moving], [now for _, now in moving], None)
+        for ours, now in pairs:
+            if not ours.is_floating_point():
+                ours.copy_(now)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The random numbers that dropout draws from."""
+        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        checkpoint["random"] = {"cpu": torch.get_rng_state(), "cuda": cuda}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """See `on_train_start`: what comes between draws from them, too."""
+        self._random = checkpoint["random"]
 
 
 class Distiller(Classifier):
@@ -108,14 +186,28 @@ class Distiller(Classifier):
     the teacher answers in bf16, whatever precision the student trains in.
     """
 
-    def __init__(self, net: InspectionNet, teacher: InspectionNet, *, temperature: float, hard_label_share: float,
+    def __init__(
+        self,
+        net: InspectionNet,
+        tuning: Tuning,
+        teacher: InspectionNet,
+        *,
+        temperature: float,
+        hard_label_share: float,
         teacher_bf16: bool = False,
-                 **options: Any) -> None:  # fmt: skip
-        super().__init__(net, **options)
+    ) -> None:
+        super().__init__(net, tuning)
+        self.strict_loading = False  # the teacher is not in the checkpoint
         self.teacher = teacher.requires_grad_(False)
         self.temperature, self.hard_label_share, self.teacher_bf16 = temperature, hard_label_share, teacher_bf16
         spec = teacher.spec
         self.teacher_preprocess = Preprocess(spec.height, spec.width, spec.mean, spec.std)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The teacher is where it was."""
+        super().on_save_checkpoint(checkpoint)
+        kept = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {name: value for name, value in kept.items() if not name.startswith("teacher.")}
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Any:
         """In training the teacher's view of the same pictures is added."""
@@ -161,10 +253,3 @@ def place_loss(map_logits: Tensor, places: Tensor, good_index: int) -> Tensor:
     losses = functional.cross_entropy(map_logits.float(), wanted, reduction="none")
     means = [(losses * m).sum() / m.sum().clamp(min=1) for m in (inside, outside)]
     return 0.5 * (means[0] + means[1])
-
-
-def _parameter_groups(net: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Biases and normalization weights are not decayed."""
-    decayed = [p for p in net.parameters() if p.requires_grad and p.ndim > 1]
-    free = [p for p in net.parameters() if p.requires_grad and p.ndim <= 1]
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]

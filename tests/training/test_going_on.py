@@ -1,0 +1,180 @@
+"""A training that was killed goes on where it was: the same weights, bit for bit, as if nothing had happened."""
+
+import copy
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch.utilities.seed import isolate_rng
+from safetensors.torch import load_file
+
+from inspection.data.product import Product
+from inspection.models import catalogue
+from inspection.training.cache import Pictures
+from inspection.training.engine import BestEpoch, Compute, fit
+from inspection.training.fit import load_data
+from inspection.training.loading import SnapshotData
+from inspection.training.module import Classifier, Tuning
+from tests.training.pictures import parts, product
+
+EPOCHS = 3
+EACH_STEP = Compute(bookmark_seconds=0.0)
+EVERYTHING = Tuning(learning_rate=4e-3, weight_decay=0.02, layer_decay=0.8, probe_epochs=1, average_share=0.2)
+
+
+class PowerCutError(Exception):
+    """What a test takes for the end of a process."""
+
+
+class Dying(Classifier):
+    """Dies in its n-th step, counted from 0."""
+
+    def __init__(self, net: Any, tuning: Tuning, dies_at: int) -> None:
+        super().__init__(net, tuning)
+        self._dies_at = dies_at
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        """Until then as ever."""
+        if self.global_step == self._dies_at:
+            raise PowerCutError
+        return super().training_step(batch, batch_idx)
+
+
+class DyingJudged(Classifier):
+    """Dies in the validation after an epoch."""
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Not in the first."""
+        if self.current_epoch == 1:
+            raise PowerCutError
+        super().validation_step(batch, batch_idx)
+
+
+@pytest.fixture(scope="module")
+def network() -> Any:
+    """With dropout, so that random numbers are drawn in each step."""
+    torch.manual_seed(3)
+    net = catalogue.build("test_efficientnet", 3, pretrained="none", height=32, width=32)
+    net.head.laterals[0].append(torch.nn.Dropout(0.2))
+    return net
+
+
+@pytest.fixture(scope="module")
+def data(network: Any, tmp_path_factory: pytest.TempPathFactory) -> SnapshotData:
+    """Thirty-two parts: three steps an epoch."""
+    snapshot, files = parts(32)
+    return load_data(snapshot, product(), network, files.__getitem__, tmp_path_factory.mktemp("data"), EACH_STEP)
+
+
+def trained(module: Classifier, data: SnapshotData, bookmark: Path, told: list[int] | None = None) -> BestEpoch:
+    """Train it to its end."""
+    with isolate_rng():
+        torch.manual_seed(5)
+        return fit(
+            module,
+            data,
+            epochs=EPOCHS,
+            patience=EPOCHS,
+            precision="32",
+            compute=EACH_STEP,
+            bookmark=bookmark,
+            on_epoch=lambda epoch, _: told.append(epoch) if told is not None else None,
+        )
+
+
+def equal(one: BestEpoch, other: BestEpoch) -> bool:
+    """The same weights and the same story."""
+    same = all(torch.equal(one.best_state[name], value) for name, value in other.best_state.items())
+    return same and one.history == other.history and one.best_epoch == other.best_epoch
+
+
+@pytest.fixture(scope="module")
+def undisturbed(network: Any, data: SnapshotData, tmp_path_factory: pytest.TempPathFactory) -> BestEpoch:
+    """What comes of it when nothing happens."""
+    module = Classifier(copy.deepcopy(network), EVERYTHING)
+    return trained(module, data, tmp_path_factory.mktemp("undisturbed") / "bookmark.ckpt")
+
+
+@pytest.mark.parametrize("step", [1, 3, 5, 6, 8])
+def test_it_goes_on_after_any_step(
+    step: int, network: Any, data: SnapshotData, undisturbed: BestEpoch, tmp_path: Path
+) -> None:
+    """Probe, layer-wise rates, averaged weights, dropout, metrics of half an epoch: all as they would have been."""
+    bookmark, told = tmp_path / "bookmark.ckpt", []
+    with pytest.raises(PowerCutError):
+        trained(Dying(copy.deepcopy(network), EVERYTHING, step), data, bookmark, told)
+    assert bookmark.exists()
+    again = trained(Classifier(copy.deepcopy(network), EVERYTHING), data, bookmark, told)
+    assert equal(again, undisturbed)
+    assert told == list(range(EPOCHS))
+    assert not bookmark.exists()
+
+
+def test_it_goes_on_from_the_midst_of_a_validation(
+    network: Any, data: SnapshotData, undisturbed: BestEpoch, tmp_path: Path
+) -> None:
+    """The epoch's last step is taken again, so that its validation belongs to it."""
+    bookmark = tmp_path / "bookmark.ckpt"
+    with pytest.raises(PowerCutError):
+        trained(DyingJudged(copy.deepcopy(network), EVERYTHING), data, bookmark)
+    assert equal(trained(Classifier(copy.deepcopy(network), EVERYTHING), data, bookmark), undisturbed)
+
+
+def test_a_bookmark_that_the_disk_spoilt_is_thrown_away(
+    network: Any, data: SnapshotData, undisturbed: BestEpoch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The training begins anew, and says so."""
+    bookmark = tmp_path / "bookmark.ckpt"
+    with pytest.raises(PowerCutError):
+        trained(Dying(copy.deepcopy(network), EVERYTHING, 4), data, bookmark)
+    bookmark.write_bytes(bookmark.read_bytes()[:-2000])
+    assert equal(trained(Classifier(copy.deepcopy(network), EVERYTHING), data, bookmark), undisturbed)
+    assert "the training begins anew" in caplog.text
+
+
+_PROGRAM = """
+import sys
+from pathlib import Path
+from inspection.training.engine import Compute
+from inspection.training.fit import train
+from tests.training.test_going_on import asked
+snapshot, plan, pictures = asked()
+folder = Path(sys.argv[1])
+train(snapshot, plan, pictures, folder, compute=Compute(bookmark_seconds=0.0), bookmarks=folder)
+"""
+
+
+def asked() -> tuple[Any, Product, Pictures]:
+    """What the program trains."""
+    snapshot, files = parts(64)
+    return snapshot, product(epochs=12, average_share=0.1), files.__getitem__
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_program_that_is_killed_again_and_again_gives_the_weights_of_one_that_is_not(tmp_path: Path) -> None:
+    """SIGKILL at whatever moment, three times; the fourth comes to the end."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    subprocess.run([sys.executable, "-c", _PROGRAM, str(whole)], check=True)
+    for _ in range(3):
+        process = subprocess.Popen([sys.executable, "-c", _PROGRAM, str(killed)])
+        before = {path: path.stat().st_mtime_ns for path in killed.glob("bookmark-*.ckpt")}
+        while process.poll() is None and all(
+            path.stat().st_mtime_ns == before.get(path) for path in killed.glob("bookmark-*.ckpt")
+        ):
+            time.sleep(0.01)
+        time.sleep(0.3)
+        assert process.poll() is None, "it was over before it could be killed"
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    assert not (killed / "trained").exists()
+    subprocess.run([sys.executable, "-c", _PROGRAM, str(killed)], check=True)
+    one, two = (load_file(folder / "trained" / "weights.safetensors") for folder in (whole, killed))
+    assert all(torch.equal(one[name], value) for name, value in two.items())
+    assert not list(killed.glob("bookmark-*"))
