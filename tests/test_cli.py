@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import click
+import cv2
 import httpx
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
@@ -80,7 +82,7 @@ STABLE = [
     "up", "demo", "hub", "import-images", "train", "build-bundle", "gate", "sign", "rollout start", "rollout pause",
     "rollout resume", "rollout abort", "rollout status", "passport", "doctor", "pull-labels", "labels show",
     "labels retract", "product set", "product show", "product list", "product stations", "product add-station",
-    "product enrolment-code", "product retire-device", "product set-challenger", "backbones",
+    "product enrolment-code", "product retire-device", "product set-challenger", "backbones", "preview-augmentation",
 ]  # fmt: skip
 
 
@@ -111,6 +113,8 @@ def test_commands_of_the_agent_are_there(path: str) -> None:
         ["labels", "retract", "9c41", "--product", "nobody", "--why", "x"],
         ["demo", "--good", "ok"],
         ["backbones", "--family", "nobody"],
+        ["preview-augmentation", "--product", "nobody"],
+        ["preview-augmentation", "--images", "tests"],
     ],
 )
 def test_wrong_usage_is_told_in_a_sentence_and_by_exit_code_2(arguments: list[str], tmp_path: Path) -> None:
@@ -399,3 +403,21 @@ def test_backbones_are_shown_for_people_and_for_scripts() -> None:
     assert (first["name"], first["family"], first["default"]) == ("efficientnet_lite0", "EfficientNet-Lite", True)
     assert (first["licence"], first["int8"], first["resolution"]) == ("apache-2.0", "fit", 224)
     assert "did you mean ResNet" in invoke("backbones", "--family", "resnte").stderr
+
+
+def test_a_folder_of_pictures_shows_what_augmentation_makes_of_it(tmp_path: Path) -> None:
+    """Two pictures of each class, in one file; a name that is no picture's is told."""
+    for label in ("ok", "bent"):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        for number in range(3):
+            image = np.random.default_rng([number, len(label)]).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+            cv2.imwrite(str(tmp_path / "photos" / label / f"{number}.png"), image)
+    out = tmp_path / "sheet.png"
+    asked = ["preview-augmentation", "--images", str(tmp_path / "photos"), "--good", "ok", "--out"]
+    told = invoke(*asked, str(out))
+    assert told.exit_code == 0, told.stderr
+    assert "shows 4 pictures" in told.stdout
+    assert cv2.imread(str(out)).shape[0] > 400
+    assert "end it in .png" in invoke(*asked, str(tmp_path / "sheet.txt")).stderr
+    (tmp_path / "photos" / "bent").rename(tmp_path / "photos" / "ok" / "all")
+    assert "some defective ones are needed" in invoke(*asked, str(out)).stderr

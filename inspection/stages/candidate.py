@@ -57,6 +57,11 @@ class Candidate(BaseModel):
     edge_version: str | None = None
 
     @property
+    def bookmarks(self) -> Path:
+        """Where trainings leave how far they are: beside all candidates, since a new run goes on where one was killed."""
+        return self.folder.parent / "bookmarks"
+
+    @property
     def teacher(self) -> Path:
         """Folder of the trained teacher."""
         return self.folder / "teacher"

@@ -70,7 +70,15 @@ def _words(metrics: dict[str, float]) -> str:
 
 def _distil(material: Material, candidate: Candidate, teacher: Trained) -> Trained:
     earlier = student_of_champion(material, candidate.folder) if material.product.train.warm_start else None
-    return distil(teacher, material.snapshot, material.product, material.picture, candidate.student, warm_start=earlier)
+    return distil(
+        teacher,
+        material.snapshot,
+        material.product,
+        material.picture,
+        candidate.student,
+        warm_start=earlier,
+        bookmarks=candidate.bookmarks,
+    )
 
 
 def export_files(material: Material, candidate: Candidate, student: Trained) -> None:

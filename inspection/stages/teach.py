@@ -82,7 +82,13 @@ def train_teacher(
 
     warm = champion.trained if champion and plan.warm_start else None
     return train(
-        material.snapshot, material.product, material.picture, candidate.teacher, warm_start=warm, on_epoch=on_epoch
+        material.snapshot,
+        material.product,
+        material.picture,
+        candidate.teacher,
+        warm_start=warm,
+        on_epoch=on_epoch,
+        bookmarks=candidate.bookmarks,
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from inspection.contracts import Limits
-from inspection.data.importers import read_directory
+from inspection.data.importers import Item, read_directory
 from inspection.data.product import Product
 from inspection.data.products import save_product
 from inspection.data.snapshots import build_snapshot, load_snapshot
@@ -73,18 +73,26 @@ def material_of(store: Store, options: Mapping[str, Any]) -> Material:
     return replace(material, product=_tuned(material.product, options))
 
 
-def train_from_images(images: Path, good: str | None, options: Mapping[str, Any], say: Say) -> Outcome:
-    """A first try: everything in a temporary folder, nothing is kept but the answer."""
+def product_of_images(images: Path, good: str | None) -> tuple[Product, list[Item]]:
+    """A product with a new one's plan for a folder of pictures. UsageError when there is no good class, or no other."""
     if good is None:
         raise UsageError("--images needs --good: the name of the good class")
-    classes = sorted({item.label for item in read_directory(images, good)} - {good})
-    product = _tuned(Product(name=TRY, good_class=good, classes=[good, *classes], limits=TRY_LIMITS), options)
+    items = read_directory(images, good)
+    defects = sorted({item.label for item in items} - {good})
+    if not defects:
+        raise UsageError(f"all {len(items)} pictures in {images} are {good!r}: some defective ones are needed")
+    return Product(name=TRY, good_class=good, classes=[good, *defects], limits=TRY_LIMITS), items
+
+
+def train_from_images(images: Path, good: str | None, options: Mapping[str, Any], say: Say) -> Outcome:
+    """A first try: everything in a temporary folder, nothing is kept but the answer."""
+    product = _tuned(product_of_images(images, good)[0], options)
     with tempfile.TemporaryDirectory(prefix="escapement-try-") as folder:
         settings = load_settings(Path(folder), {})
         with Store.open(settings.database_url, settings.blob_url) as store:
             with store.begin() as session:
                 save_product(session, product)
-            say(import_directory(settings, store, images, TRY, good).in_words())
+            say(import_directory(settings, store, images, TRY, product.good_class).in_words())
             return _judge(store, Path(folder), say)
 
 

@@ -58,7 +58,9 @@ class BestEpoch(Callback):
     best_score: tuple[float, float] = (-1.0, 0.0)
 
     def on_train_start(self, trainer: lightning.Trainer, _: lightning.LightningModule) -> None:
-        """A training that goes on may have been at its end."""
+        """A training that goes on tells its whole story, and may have been at its end."""
+        for epoch, metrics in enumerate(self.history):
+            self._tell(trainer, epoch, metrics)
         self._stop_if_stale(trainer)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, _: lightning.LightningModule) -> None:
@@ -71,6 +73,9 @@ class BestEpoch(Callback):
             self.best_score, self.best_epoch = score, epoch
             self.best_state = {k: v.detach().cpu().clone() for k, v in self.module.judged.state_dict().items()}
         self._stop_if_stale(trainer)
+        self._tell(trainer, epoch, metrics)
+
+    def _tell(self, trainer: lightning.Trainer, epoch: int, metrics: dict[str, float]) -> None:
         if self.on_epoch is not None and trainer.is_global_zero:
             self.on_epoch(epoch, metrics)
 

@@ -83,6 +83,7 @@ def load_data(
     return data
 
 
+_KEPT_SECONDS = 24 * 3600.0
 PROBE_EPOCHS, LAYER_DECAY = 2, 0.85  # for weights that came from other pictures (README.md has the figures)
 
 
@@ -117,7 +118,7 @@ def starting_network(snapshot: Snapshot, plan: TrainPlan, warm_start: Path | Non
     count = len(snapshot.classes)
     common: Any = {"height": plan.height, "width": plan.width, "good_index": snapshot.classes.index(snapshot.good_class)}
     champion = load_trained(warm_start) if warm_start is not None else None
-    if champion is not None and champion.backbone == plan.backbone:
+    if champion is not None and champion.backbone == catalogue.resolved(plan.backbone):
         net = catalogue.build(plan.backbone, count, pretrained="none", **common)
         return Start(net, take_over(net, snapshot.classes, champion), warm=True)
     net = catalogue.build(plan.backbone, count, pretrained=plan.pretrained, **common)
@@ -143,7 +144,13 @@ def take_over(net: InspectionNet, classes: list[str], champion: Trained) -> str:
 def bookmark_of(
     folder: Path, snapshot: Snapshot, product: Product, start: Start, precision: str, compute: Compute, *more: str
 ) -> Path:
-    """Where the bookmark of this very training lies: its name is a digest of all that the training follows from."""
+    """Where the bookmark of this very training lies: its name is a digest of all that the training follows from.
+
+    Others, which nobody came back for in a day, are deleted: they are of labels that have changed since.
+    """
+    for other in folder.glob("bookmark-*"):
+        if time.time() - other.stat().st_mtime > _KEPT_SECONDS:
+            other.unlink()
     weights = start.net.state_dict()
     first = sha256_hex(b"".join(value.numpy(force=True).tobytes() for value in weights.values()))
     plans = product.model_dump(mode="json", include={"train", "student", "region", "tiling"})

@@ -108,7 +108,7 @@ def test_it_goes_on_after_any_step(
     """Probe, layer-wise rates, averaged weights, dropout, metrics of half an epoch: all as they would have been."""
     bookmark, told = tmp_path / "bookmark.ckpt", []
     with pytest.raises(PowerCutError):
-        trained(Dying(copy.deepcopy(network), EVERYTHING, step), data, bookmark, told)
+        trained(Dying(copy.deepcopy(network), EVERYTHING, step), data, bookmark)
     assert bookmark.exists()
     again = trained(Classifier(copy.deepcopy(network), EVERYTHING), data, bookmark, told)
     assert equal(again, undisturbed)
