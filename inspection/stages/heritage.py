@@ -14,7 +14,7 @@ from inspection.release.promotions import champion
 from inspection.stages.candidate import Candidate
 from inspection.stages.material import Material
 from inspection.store.session import Store
-from inspection.store.tables import PromotionRow
+from inspection.store.tables import PromotionRow, SnapshotRow
 
 FILES = ("weights.safetensors", "trained.json")
 RECIPE = "recipe.json"
@@ -61,10 +61,15 @@ def snapshot_of_champion(store: Store, product: str) -> Snapshot | None:
 
 
 def check_losses(material: Material) -> None:
-    """Raise IntegrityError when a class of the champion's lost over half of its pictures and nobody said it is meant."""
+    """Raise IntegrityError when a class of the champion's lost over half of its pictures and nobody said it is meant.
+
+    A snapshot of fewer labels than the champion's was asked for by name: it is an earlier one, and nothing was lost.
+    """
     former = snapshot_of_champion(material.store, material.product.name)
-    found = losses(former, material.snapshot, material.product.retrain.may_shrink_to) if former else []
-    if former is None or not found:
+    if former is None or _is_earlier(material.store, material.snapshot, former):
+        return
+    found = losses(former, material.snapshot, material.product.retrain.may_shrink_to)
+    if not found:
         return
     meant: dict[str, int] = {}
     for loss in found:
@@ -74,6 +79,12 @@ def check_losses(material: Material) -> None:
         f"{'; '.join(map(str, found))}. A model that forgets a class lets it through: mend its labels, or, if it is "
         f'meant, say so in the product: "retrain": {{"may_shrink_to": {json.dumps(meant)}}}'
     )
+
+
+def _is_earlier(store: Store, snapshot: Snapshot, other: Snapshot) -> bool:
+    with store.begin(read_only=True) as session:
+        one, two = session.get(SnapshotRow, snapshot.digest), session.get(SnapshotRow, other.digest)
+        return one is not None and two is not None and one.last_label_id < two.last_label_id
 
 
 def _fetch(store: Store, run_id: str, role: str, folder: Path) -> Path:

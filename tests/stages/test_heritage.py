@@ -36,15 +36,19 @@ def store(place: Place) -> Iterator[Store]:
             save_product(session, PRODUCT)
         for number, name in enumerate(name for name in PRODUCT.classes for _ in range(20)):
             _label(opened, _take_in(opened, number), name)
-        snapshot = build_snapshot(opened, "lid")
-        with opened.begin() as session:
-            session.add(
-                PromotionRow(
-                    product="lid", serial=1, role="champion", model_version="1", run_id="run", snapshot=snapshot.digest,
-                    bundle="b" * 64, recipe="c" * 64, fencing_token=1, who="test", why="why",
-                )
-            )  # fmt: skip
+        promote(opened, build_snapshot(opened, "lid").digest, serial=1)
         yield opened
+
+
+def promote(store: Store, snapshot: str, *, serial: int) -> None:
+    """A champion made from that snapshot."""
+    with store.begin() as session:
+        session.add(
+            PromotionRow(
+                product="lid", serial=serial, role="champion", model_version="1", run_id="run", snapshot=snapshot,
+                bundle="b" * 64, recipe="c" * 64, fencing_token=1, who="test", why="why",
+            )
+        )  # fmt: skip
 
 
 def _take_in(store: Store, number: int) -> str:
@@ -85,6 +89,15 @@ def test_the_same_labels_and_more_of_them_lose_nothing(store: Store) -> None:
     check_losses(material(store))
     _label(store, _take_in(store, 100), "crack")
     check_losses(material(store))
+
+
+def test_an_earlier_snapshot_may_be_trained_on_again(store: Store) -> None:
+    """Whoever names one knows that it holds less; what grew since is no loss."""
+    earlier = material(store)
+    for number in range(200, 260):
+        _label(store, _take_in(store, number), "crack")
+    promote(store, build_snapshot(store, "lid").digest, serial=2)
+    check_losses(earlier)
 
 
 def test_a_class_that_is_relabelled_stops_the_retrain_before_anything_is_trained(store: Store, tmp_path: Path) -> None:
