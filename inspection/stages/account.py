@@ -13,9 +13,11 @@ from inspection.errors import (
     UsageError,
 )
 from inspection.release.gate import GateAnswer
+from inspection.release.map_score import MapScore
 from inspection.release.scorecard import Scorecard
 from inspection.settings import Settings
 from inspection.stages.candidate import Candidate, Shipped
+from inspection.stages.pointing import map_score_of
 from inspection.store.session import Store
 
 _LONGEST_WORDS = 1000
@@ -49,6 +51,7 @@ def account_of(settings: Settings, store: Store, candidate: Candidate, decision:
         f"# Retrain of {candidate.product}\n\n**{decision}**",
         _gate("Gate 1: the teacher on the golden parts", candidate.gate_1, candidate.golden_1),
         _gate("Gate 2: the bundle itself, on the agent's runtime", candidate.gate_2, candidate.golden_2),
+        _pointing(map_score_of(candidate)),
         _card("The champion's bundle on the same parts", candidate.champion_2),
         _shipped(candidate.shipped),
         _promises(candidate),
@@ -69,6 +72,10 @@ def _gate(title: str, answer: GateAnswer | None, card: Scorecard | None) -> str:
 
 def _card(title: str, card: Scorecard | None) -> str:
     return "" if card is None else f"## {title}\n\n{card.to_markdown()}"
+
+
+def _pointing(score: MapScore | None) -> str:
+    return "" if score is None else f"## Where the bundle points, against the boxes people drew\n\n{score.to_markdown()}"
 
 
 def _shipped(shipped: Shipped | None) -> str:

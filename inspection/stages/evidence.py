@@ -2,8 +2,8 @@
 
 Invariant: a run from which a version is registered says by itself what it was made from (snapshot, environment, commit)
 and how good it is (scorecard, gate, plots). Names are chosen for the comparison page: ``golden/...`` is the teacher on the
-golden parts, ``bundle/...`` the shipped file on them, ``latency/...`` milliseconds on one thread. What compares candidates
-stands on the teacher's run as well.
+golden parts, ``bundle/...`` the shipped file on them, ``map/...`` where that file points, ``latency/...`` milliseconds on
+one thread. What compares candidates stands on the teacher's run as well.
 """
 
 import subprocess
@@ -21,6 +21,7 @@ from inspection.contracts import Recipe, Verdict
 from inspection.data.pictures import decode_bgr
 from inspection.data.snapshot_record import Split
 from inspection.release.export import export_onnx
+from inspection.release.map_score import MapScore
 from inspection.release.plots import confusion_figure, escape_overkill_figure, offenders_figure, worst_offenders
 from inspection.release.registry import Registry, Run, edge_name, run_name, teacher_name
 from inspection.release.scorecard import Scorecard
@@ -164,10 +165,13 @@ def log_student(settings: Settings, material: Material, candidate: Candidate, st
     return candidate.with_(student_run_id=run.id, edge_version=version)
 
 
-def log_gate_2(settings: Settings, material: Material, candidate: Candidate, judged: Judged) -> Candidate:
+def log_gate_2(
+    settings: Settings, material: Material, candidate: Candidate, judged: Judged, pointing: MapScore | None = None
+) -> Candidate:
     """Gate 2's answer and the bundle's scorecard on both runs, its plots on the student's, the answer on the version.
 
-    ``judged``: the bundle's verdicts on the golden examples with their true labels (`inspection.release.replay`).
+    ``judged``: the bundle's verdicts on the golden examples with their true labels (`inspection.release.replay`);
+    ``pointing``: the score of their regions, where people drew boxes.
     """
     card, answer = candidate.golden_2, candidate.gate_2
     if card is None or answer is None:
@@ -177,8 +181,17 @@ def log_gate_2(settings: Settings, material: Material, candidate: Candidate, jud
     for run in filter(None, (registry.reopen(candidate.run_id), student)):
         run.scorecard("bundle", card)
         run.gate(2, answer)
+        _log_pointing(run, pointing)
     if student is not None:
         _plot(student, material, card, judged)
     if candidate.edge_version is not None:
         registry.tag_version(edge_name(candidate.product), candidate.edge_version, {"gate2": answer.answer.value})
     return candidate
+
+
+def _log_pointing(run: Run, score: MapScore | None) -> None:
+    """Metrics ``map/...``, JSON and a page, beside the scorecard's."""
+    if score is not None:
+        run.metrics(score.metrics("map"))
+        run.json("scorecards/map.json", score.model_dump(mode="json"))
+        run.text("scorecards/map.md", score.to_markdown())

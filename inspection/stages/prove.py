@@ -11,6 +11,7 @@ from inspection.stages.candidate import Candidate
 from inspection.stages.evidence import log_gate_2
 from inspection.stages.heritage import promotion_of_champion
 from inspection.stages.material import Material
+from inspection.stages.pointing import keep_map_score
 from inspection.stages.teach import golden_card, record_gate
 from inspection.store.session import Store
 
@@ -29,7 +30,7 @@ def prove(settings: Settings, store: Store, candidate: Candidate, *, who: str) -
     answer = gate(card, theirs, material.product.limits, material.product.costs)
     record_gate(store, candidate.product, 2, candidate.bundle, candidate.snapshot, answer, card)
     proved = candidate.with_(golden_2=card, champion_2=theirs, gate_2=answer)
-    return log_gate_2(settings, material, proved, judged)
+    return log_gate_2(settings, material, proved, judged, keep_map_score(material, proved, judged))
 
 
 def _champion(material: Material, pictures: list[GoldenPicture]) -> Scorecard | None:

@@ -26,10 +26,12 @@ from inspection.release.signing import load_or_create_keys, trust_root, verify_r
 from inspection.release.thresholds import calibrate
 from inspection.settings import Settings, load_settings
 from inspection.stages import deploy
+from inspection.stages.account import account_of
 from inspection.stages.bring_in import import_directory
 from inspection.stages.candidate import Candidate, load_candidate
 from inspection.stages.evidence import commit
 from inspection.stages.material import Material
+from inspection.stages.pointing import map_score_of
 from inspection.stages.prove import prove
 from inspection.stages.shrink import build, export_files
 from inspection.stages.teach import teach
@@ -55,16 +57,19 @@ PRODUCT = Product(
 
 
 def render(folder: Path) -> Path:
-    """A directory of rendered parts whose sides are given."""
-    rows, look = [], Look(size=SIDE, contrast=1.8, defect_size=1.8)
+    """A directory of rendered parts whose sides and boxes are given."""
+    rows, drawn, look = [], [], Look(size=SIDE, contrast=1.8, defect_size=1.8)
     sides = [side for side, count in PARTS.items() for _ in range(count)]
     for index, (kind, side) in enumerate(((kind, side) for side in sides for kind in PRODUCT.classes), start=1):
         name = f"{index:03}.png"
-        picture = render_with_truth(PartSpec(name, 7, index, kind, look)).picture
+        picture, truth = render_with_truth(PartSpec(name, 7, index, kind, look))
         (folder / name).write_bytes(encode_png(picture))
         rows.append((name, kind, side.value))
+        drawn += [(name, box.x, box.y, box.x + box.width, box.y + box.height) for box in truth.boxes]
     with (folder / "labels.csv").open("w", newline="") as out:
         csv.writer(out).writerows([("path", "label", "split"), *rows])
+    with (folder / "boxes.csv").open("w", newline="") as out:
+        csv.writer(out).writerows([("path", "x0", "y0", "x1", "y1"), *drawn])
     return folder
 
 
@@ -215,7 +220,21 @@ def test_the_run_of_the_edge_version_says_how_good_the_bundle_is(chain: Chain) -
         "gates/gate2.json",
         "scorecards/bundle.json",
         "scorecards/bundle.md",
+        "scorecards/map.json",
+        "scorecards/map.md",
     }
+
+
+def test_where_the_bundle_points_is_told_beside_how_it_decides(chain: Chain) -> None:
+    """Its regions against the golden parts' boxes: on both runs, and in the account of the retrain."""
+    score = map_score_of(chain.candidate)
+    assert score is not None
+    boxes = sum(len(example.boxes) for example in chain.material.of(Split.GOLDEN))
+    assert (score.hit.parts, score.good_marked.parts) == (boxes, PARTS[Split.GOLDEN])
+    for run_id in (chain.candidate.run_id, str(chain.candidate.student_run_id)):
+        assert chain.mlflow.get_run(run_id).data.metrics["map/boxes_hit"] == score.hit.value
+    text = account_of(chain.settings, chain.store, chain.candidate, "Shipped.")
+    assert f"## Where the bundle points, against the boxes people drew\n\n{score.to_markdown()}" in text
 
 
 def test_a_proved_bundle_is_signed_once(chain: Chain) -> None:
