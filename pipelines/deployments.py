@@ -21,6 +21,7 @@ from inspection.data.products import list_products
 from inspection.settings import Settings, default_state, load_settings
 from inspection.store.session import Store
 from pipelines.collect import collect
+from pipelines.compare_backbones import compare_backbones
 from pipelines.retrain import retrain
 from pipelines.roll_out import roll_out
 from pipelines.sync_labels import sync_labels
@@ -41,7 +42,11 @@ def deployments_of(product: Product) -> list[RunnerDeployment]:
         (watch, product.schedule.watch, "Look for silent devices, open ledgers, drift; carry on an interrupted rollout"),
     ]
     made = [_deployment(flow, product, description, cron) for flow, cron, description in scheduled]
-    return [*made, _deployment(roll_out, product, "Carry the current rollout on until it is done or aborted", None)]
+    by_hand: list[tuple[Flow[..., Any], str]] = [
+        (roll_out, "Carry the current rollout on until it is done or aborted"),
+        (compare_backbones, "Train families side by side on this product's pictures; a report says which is best"),
+    ]
+    return [*made, *(_deployment(flow, product, description, None) for flow, description in by_hand)]
 
 
 def _deployment(flow: Flow[..., Any], product: Product, description: str, cron: str | None) -> RunnerDeployment:

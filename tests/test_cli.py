@@ -83,6 +83,7 @@ STABLE = [
     "rollout resume", "rollout abort", "rollout status", "passport", "doctor", "pull-labels", "labels show",
     "labels retract", "product set", "product show", "product list", "product stations", "product add-station",
     "product enrolment-code", "product retire-device", "product set-challenger", "backbones", "preview-augmentation",
+    "compare-backbones",
 ]  # fmt: skip
 
 

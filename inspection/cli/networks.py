@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from inspection.cli.common import json_option, opened_store, settings_of, show, state_option
+from inspection.cli.common import json_option, narrator, opened_store, settings_of, show, state_option
 
 
 @click.command()
@@ -51,4 +51,70 @@ def preview_augmentation(
     show({"out": str(out), "pictures": shown}, as_json, f"{out} shows {shown} pictures; look at it")
 
 
-COMMANDS = (backbones, preview_augmentation)
+def _budgets(_: click.Context, __: click.Parameter, value: str) -> list[int | None]:
+    try:
+        return [None if word.strip() == "all" else int(word) for word in value.split(",")]
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r}: give numbers and `all`, as 25,100,all") from error
+
+
+@click.command("compare-backbones")
+@click.option("--product", "product_name", default=None, help="All labels of this product.")
+@click.option("--snapshot", default=None, help="A snapshot's id.")
+@click.option("--images", type=click.Path(path_type=Path, exists=True, file_okay=False), help="A folder, no server.")
+@click.option("--good", default=None, help="With --images: the name of the good class.")
+@click.option(
+    "--backbone", "names", multiple=True, help="A name or family; may be given again. Default: one of each family."
+)
+@click.option(
+    "--budgets", default="50,200,all", show_default=True, callback=_budgets, help="Training pictures of each class."
+)
+@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True)
+@click.option("--epochs", type=click.IntRange(1), default=12, show_default=True)
+@click.option(
+    "--size", type=click.IntRange(32), default=224, show_default=True, help="Side of the networks' input, pixels."
+)
+@click.option("--pretrained", default="hub", show_default=True, help='"hub" or "none", for those without a file.')
+@click.option("--weights", multiple=True, metavar="NAME=FILE", help="A network's weights from a file; may be given again.")
+@click.option("--no-device", is_flag=True, help="Do not build and time what a device would run.")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("comparison"), show_default=True,
+              help="With --images: where the work lies.")  # fmt: skip
+@state_option
+@json_option
+def compare_backbones(
+    state: Path | None, as_json: bool, images: Path | None, good: str | None, out: Path, **options: Any
+) -> None:
+    """Train families side by side on the same pictures; a report says which is best, by how much, and what it costs.
+
+    It may take hours. Killed and begun again, it goes on where it was.
+
+    Example: inspection compare-backbones --images photos/ --good ok --backbone resnet --backbone vit --budgets 50,all
+    """
+    from inspection.stages.compare import Asked, Comparison, compare, compare_in_mlflow, folder_of_comparisons
+    from inspection.stages.try_out import material_of, material_of_images
+
+    pairs = [word.rpartition("=")[::2] for word in options["weights"]]
+    asked = Asked(
+        backbones=list(options["names"]),
+        budgets=options["budgets"],
+        seeds=options["seeds"],
+        epochs=options["epochs"],
+        size=options["size"],
+        otherwise=options["pretrained"],
+        pretrained=dict(pairs),
+        device=not options["no_device"],
+    )
+    say = narrator(as_json)
+    if images is not None:
+        with material_of_images(images, good, out / "state", say) as material:
+            found = compare(Comparison.of(material, asked, out), say)
+    else:
+        settings = settings_of(state)
+        with opened_store(settings) as store:
+            material = material_of(store, options)
+            found = compare_in_mlflow(settings, Comparison.of(material, asked, folder_of_comparisons(settings)), say)
+    told = {"report": str(found.report), "conclusion": found.conclusion, "run": found.run}
+    show(told, as_json, "\n".join([*found.conclusion, f"report: {found.report}"]))
+
+
+COMMANDS = (backbones, preview_augmentation, compare_backbones)

@@ -1,7 +1,8 @@
 """`inspection train`: from a snapshot in the store, or a first try on a folder of pictures without any server."""
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -82,6 +83,18 @@ def product_of_images(images: Path, good: str | None) -> tuple[Product, list[Ite
     if not defects:
         raise UsageError(f"all {len(items)} pictures in {images} are {good!r}: some defective ones are needed")
     return Product(name=TRY, good_class=good, classes=[good, *defects], limits=TRY_LIMITS), items
+
+
+@contextmanager
+def material_of_images(images: Path, good: str | None, folder: Path, say: Say) -> Iterator[Material]:
+    """The pictures of a folder in a store below ``folder``, while it is open. UsageError."""
+    product, _ = product_of_images(images, good)
+    settings = load_settings(folder, {})
+    with Store.open(settings.database_url, settings.blob_url) as store:
+        with store.begin() as session:
+            save_product(session, product)
+        say(import_directory(settings, store, images, TRY, product.good_class).in_words())
+        yield Material.load(store, TRY, build_snapshot(store, TRY).digest)
 
 
 def train_from_images(images: Path, good: str | None, options: Mapping[str, Any], say: Say) -> Outcome:

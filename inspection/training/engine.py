@@ -46,11 +46,13 @@ class Compute:
 class BestEpoch(Callback):
     """Keeps the weights of the best epoch in memory; stops after ``patience`` epochs without a better one.
 
-    Better: higher balanced accuracy on the validation side, then lower loss.
+    Better: higher balanced accuracy on the validation side, then lower loss; with ``keep_last`` every epoch is, so that the
+    validation side has chosen nothing and may judge.
     """
 
     module: Classifier
     patience: int
+    keep_last: bool = False
     on_epoch: OnEpoch | None = None
     history: list[dict[str, float]] = field(default_factory=list)
     best_epoch: int = -1
@@ -69,7 +71,7 @@ class BestEpoch(Callback):
         epoch = len(self.history)
         self.history.append(metrics)
         score = (metrics["val_balanced_accuracy"], -metrics["val_loss"])
-        if score > self.best_score:
+        if self.keep_last or score > self.best_score:
             self.best_score, self.best_epoch = score, epoch
             self.best_state = {k: v.detach().cpu().clone() for k, v in self.module.judged.state_dict().items()}
         self._stop_if_stale(trainer)
@@ -161,13 +163,14 @@ def fit(
     compute: Compute,
     bookmark: Path,
     on_epoch: OnEpoch | None = None,
+    keep_last: bool = False,
 ) -> BestEpoch:
-    """Train ``module`` on ``data``; the module's network ends with the weights of the best epoch.
+    """Train ``module`` on ``data``; the module's network ends with the weights of the best epoch (`BestEpoch`).
 
     ``bookmark``: the file to go on from when it is there, and to write meanwhile; deleted at the end. Whoever names it
     makes sure that it belongs to this very training.
     """
-    keeper = BestEpoch(module, patience, on_epoch)
+    keeper = BestEpoch(module, patience, keep_last, on_epoch)
     result = bookmark.with_name(_RESULT)
     module.to(memory_format=torch.channels_last)
     bookmark.parent.mkdir(parents=True, exist_ok=True)

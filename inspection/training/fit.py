@@ -35,8 +35,10 @@ def train(
     on_epoch: OnEpoch | None = None,
     compute: Compute | None = None,
     bookmarks: Path | None = None,
+    keep_last: bool = False,
 ) -> Trained:
-    """Train ``product.train.backbone`` on the training side of ``snapshot``; keep the best epoch on its validation side.
+    """Train ``product.train.backbone`` on the training side of ``snapshot``; keep the best epoch on its validation side, or
+    the last one, so that the validation side may judge.
 
     ``pictures``: sha256 -> file bytes. ``workdir`` receives the decoded pictures and the folder ``trained``.
     ``warm_start``: folder of a `Trained`; its weights are taken over where they fit, a known class keeps its own by name.
@@ -60,8 +62,9 @@ def train(
             patience=plan.patience,
             precision=precision,
             compute=compute,
-            bookmark=bookmark_of(bookmarks or workdir, snapshot, product, start, precision, compute),
+            bookmark=bookmark_of(bookmarks or workdir, snapshot, product, start, precision, compute, str(keep_last)),
             on_epoch=on_epoch,
+            keep_last=keep_last,
         )
     return keep(workdir / "trained", snapshot, net, kept, origin, precision, time.monotonic() - started)
 
@@ -84,7 +87,7 @@ def load_data(
 
 
 _KEPT_SECONDS = 24 * 3600.0
-PROBE_EPOCHS, LAYER_DECAY = 2, 0.85  # for weights that came from other pictures (README.md has the figures)
+PROBE_EPOCHS = 2  # for weights that came from other pictures (README.md has the figures)
 
 
 @dataclass(frozen=True)
@@ -99,12 +102,11 @@ class Start:
 
     def tuning(self, plan: TrainPlan, learning_rate: float) -> Tuning:
         """How it learns: what the plan leaves open depends on where the weights came from."""
-        probe, decay = (PROBE_EPOCHS, LAYER_DECAY) if self.borrowed else (0, 1.0)
         return Tuning(
             learning_rate=learning_rate,
             weight_decay=plan.weight_decay,
-            layer_decay=decay if plan.layer_decay is None else plan.layer_decay,
-            probe_epochs=probe if plan.probe_epochs is None else plan.probe_epochs,
+            layer_decay=plan.layer_decay,
+            probe_epochs=plan.probe_epochs if plan.probe_epochs is not None else PROBE_EPOCHS if self.borrowed else 0,
             average_share=plan.average_share,
         )
 

@@ -22,7 +22,7 @@ PRODUCT = Product(
 
 
 def test_each_flow_is_scheduled_as_the_product_says() -> None:
-    """Cron expressions come from the product; a rollout is carried on by hand or by its retrain."""
+    """Cron expressions come from the product; a rollout and a comparison are begun by hand."""
     crons = {
         made.flow_name: [schedule.schedule.cron for schedule in made.schedules or []] for made in deployments_of(PRODUCT)
     }
@@ -32,6 +32,7 @@ def test_each_flow_is_scheduled_as_the_product_says() -> None:
         "retrain": ["3 * * * *"],
         "watch": ["4 * * * *"],
         "roll-out": [],
+        "compare-backbones": [],
     }
 
 

@@ -1,0 +1,265 @@
+"""Networks trained on the same pictures, compared: learning curves with intervals, and what the numbers say in words.
+
+Invariants: every network judges the same parts, of which none taught it or chose it; differences are paired; an interval
+covers which parts happened to be judged and which seeds happened to be drawn; of all differences at one budget together at
+most one interval in twenty misses, so that the best of many is not best by having been looked for. Pure: trials in,
+numbers and words out.
+
+The figure is balanced accuracy: the mean over the classes of the share of pictures named right. Intervals are of the
+Bayesian bootstrap (Rubin, Annals of Statistics 1981) over parts and over seeds: no draw loses a small class. Differences
+have simultaneous intervals by the largest studentized deviation over all pairs (Hothorn, Bretz and Westfall, "Simultaneous
+inference in general parametric models", 2008).
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import combinations, pairwise
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field
+
+from inspection.errors import UsageError
+
+LEVEL = 0.95
+_DRAWS = 4000
+Floats = npt.NDArray[np.float64]
+Budget = int | None
+"""Training pictures of each class; None: all there are."""
+
+
+class Trial(BaseModel):
+    """One training, and how it named the pictures all trials are judged on (``parts``, ``truth`` and ``named`` row by row).
+
+    ``seconds`` of training; ``pictures`` it was trained on; ``started_from`` says where its first weights came from.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    backbone: str
+    family: str
+    budget: Budget
+    seed: int
+    pictures: int
+    seconds: float
+    started_from: str
+    parts: list[str]
+    truth: list[str]
+    named: list[str]
+
+
+class Device(BaseModel):
+    """What a network costs on a device: milliseconds (p50, one thread, batch 1) and bytes of the float and the int8 file.
+    The int8 figures are None where there is none, for ``why``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    backbone: str
+    float_ms: float
+    float_bytes: int
+    int8_ms: float | None = None
+    int8_bytes: int | None = None
+    why: str = ""
+
+    @property
+    def best_ms(self) -> float:
+        """Of the faster file."""
+        return min(ms for ms in (self.float_ms, self.int8_ms) if ms is not None)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure in [0, 1] with its interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.1%} ({self.low:.1%} to {self.high:.1%})"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much better the first is, in points of balanced accuracy, with its simultaneous interval."""
+
+    better: str
+    other: str
+    points: float
+    low: float
+    high: float
+
+    @property
+    def shown(self) -> bool:
+        """Whether chance does not explain it."""
+        return self.low > 0
+
+    def __str__(self) -> str:
+        return f"{self.points:.1f} points ({self.low:.1f} to {self.high:.1f})"
+
+
+@dataclass(frozen=True)
+class Standing:
+    """All networks at one budget: the figure of each, best first, and the best's lead over each other."""
+
+    budget: Budget
+    pictures: int
+    figures: dict[str, Estimate]
+    leads: list[Difference]
+
+    @property
+    def best(self) -> str:
+        """The highest figure."""
+        return next(iter(self.figures))
+
+    @property
+    def level(self) -> list[str]:
+        """The best, and those it is not shown to beat."""
+        return [self.best, *(lead.other for lead in self.leads if not lead.shown)]
+
+
+class _Judged(BaseModel):
+    """Which parts and classes all trials were judged on."""
+
+    model_config = ConfigDict(frozen=True)
+
+    parts: list[str]
+    truth: list[str] = Field(min_length=1)
+
+    @classmethod
+    def of(cls, trials: Sequence[Trial]) -> Self:
+        found = {(tuple(t.parts), tuple(t.truth)) for t in trials}
+        if len(found) != 1:
+            raise UsageError("the trials were not judged on the same pictures: they are of different snapshots; run anew")
+        ((parts, truth),) = found
+        return cls(parts=list(parts), truth=list(truth))
+
+
+def standings(trials: Sequence[Trial]) -> list[Standing]:
+    """One per budget that all networks were tried with, smallest first. UsageError on trials of different pictures, or
+    where a network lacks a seed that another has."""
+    judged = _Judged.of(trials)
+    budgets = sorted({t.budget for t in trials}, key=lambda b: (b is None, b or 0))
+    return [_standing([t for t in trials if t.budget == budget], judged) for budget in budgets]
+
+
+def _standing(trials: Sequence[Trial], judged: _Judged) -> Standing:
+    names = list(dict.fromkeys(t.backbone for t in trials))
+    seeds = sorted({t.seed for t in trials})
+    by_key = {(t.backbone, t.seed): t for t in trials}
+    if missing := [f"{name} with seed {seed}" for name in names for seed in seeds if (name, seed) not in by_key]:
+        raise UsageError(f"the comparison is not complete: {missing[0]} is missing; run it again, it goes on where it was")
+    right = np.array(
+        [[np.equal(by_key[name, seed].named, judged.truth) for seed in seeds] for name in names], dtype=np.float64
+    )
+    drawn = _drawn(right, judged)
+    exact = _balanced(right, judged, np.ones((1, len(judged.truth))), np.full((1, len(seeds)), 1 / len(seeds)))[0]
+    order = np.argsort(-exact, kind="stable")
+    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    figures = {names[i]: Estimate(float(exact[i]), float(low[i]), float(high[i])) for i in order}
+    return Standing(trials[0].budget, max(t.pictures for t in trials), figures, _leads(names, exact, drawn, order))
+
+
+def _drawn(right: Floats, judged: _Judged) -> Floats:
+    """Bootstrapped figures ``[draws, networks]`` of ``right [networks, seeds, pictures]``."""
+    rng = np.random.default_rng(0)  # the same answer every time it is asked
+    parts, index = np.unique(judged.parts, return_inverse=True)
+    of_parts = rng.exponential(size=(_DRAWS, len(parts)))[:, index]
+    return _balanced(right, judged, of_parts, rng.dirichlet(np.ones(right.shape[1]), _DRAWS))
+
+
+def _balanced(right: Floats, judged: _Judged, of_pictures: Floats, of_seeds: Floats) -> Floats:
+    """Balanced accuracy ``[draws, networks]`` with weights of the pictures and of the seeds, ``[draws, ...]`` each."""
+    networks, seeds, _ = right.shape
+    recalls = []
+    for name in sorted(set(judged.truth)):
+        own = np.equal(judged.truth, name)
+        weights = of_pictures[:, own] / of_pictures[:, own].sum(1, keepdims=True)
+        recalls.append(weights @ right[:, :, own].reshape(networks * seeds, -1).T)
+    balanced: Floats = np.mean(recalls, axis=0).reshape(-1, networks, seeds)
+    over_seeds: Floats = (balanced * of_seeds[:, None, :]).sum(-1)
+    return over_seeds
+
+
+def _leads(names: Sequence[str], exact: Floats, drawn: Floats, order: npt.NDArray[np.intp]) -> list[Difference]:
+    if len(names) < 2:
+        return []
+    pairs = np.array(list(combinations(range(len(names)), 2)))
+    of_pairs = drawn[:, pairs[:, 0]] - drawn[:, pairs[:, 1]]
+    centred = of_pairs - of_pairs.mean(0)
+    deviation = np.maximum(centred.std(0), 1e-9)  # two that name all pictures alike differ by nothing
+    reach = float(np.quantile(np.abs(centred / deviation).max(1), LEVEL))
+    best, leads = order[0], []
+    for other in order[1:]:
+        spread = 100 * reach * float((drawn[:, best] - drawn[:, other]).std())
+        points = 100 * float(exact[best] - exact[other])
+        leads.append(Difference(names[best], names[other], points, points - spread, points + spread))
+    return leads
+
+
+def pareto(standing: Standing, devices: Iterable[Device]) -> list[str]:
+    """The networks that no other beats in both the figure and the milliseconds of its faster file, fastest first."""
+    ranked = sorted((d for d in devices if d.backbone in standing.figures), key=lambda d: d.best_ms)
+    kept: list[str] = []
+    highest = -1.0
+    for device in ranked:
+        value = standing.figures[device.backbone].value
+        if value > highest:
+            kept.append(device.backbone)
+            highest = value
+    return kept
+
+
+def conclusion(found: Sequence[Standing], devices: Sequence[Device]) -> list[str]:
+    """What follows from the numbers, a sentence or two for each budget, and one for the device; no more than follows."""
+    said = [_of_budget(standing) for standing in found]
+    return [*said, *_turns(found), *_of_device(found[-1], devices)]
+
+
+def _of_budget(standing: Standing) -> str:
+    at = budget_in_words(standing.budget, standing.pictures)
+    figure = standing.figures[standing.best]
+    beaten = [lead for lead in standing.leads if lead.shown]
+    level = [lead for lead in standing.leads if not lead.shown]
+    text = f"With {at}, {standing.best} names most right: {figure}."
+    if beaten:
+        text += f" It beats {_listed([f'{lead.other} by {lead}' for lead in beaten])}."
+    if level:
+        text += f" It is not told apart from {_listed([f'{lead.other} ({lead})' for lead in level])}."
+    return text
+
+
+def _turns(found: Sequence[Standing]) -> list[str]:
+    """Where the best of one budget is beaten, or only level, at the next."""
+    said = []
+    for before, after in pairwise(found):
+        if before.best == after.best:
+            continue
+        at = budget_in_words(after.budget, after.pictures)
+        how = "is level with" if before.best in after.level else "is beaten by"
+        said.append(f"{before.best}, the best with fewer pictures, {how} {after.best} with {at}.")
+    return said
+
+
+def _of_device(standing: Standing, devices: Sequence[Device]) -> list[str]:
+    known = {d.backbone: d for d in devices}
+    level = sorted((known[name] for name in standing.level if name in known), key=lambda d: d.best_ms)
+    if not level:
+        return []
+    fastest = level[0]
+    text = (
+        f"Of those on a level with the best, {fastest.backbone} is the fastest on this processor: {fastest.best_ms:.1f} ms"
+    )
+    if fastest.int8_ms is None or fastest.int8_ms > fastest.float_ms:
+        return [f"{text} in float (int8: {fastest.why or 'slower'})."]
+    return [f"{text} in int8 ({fastest.float_ms:.1f} ms in float)."]
+
+
+def budget_in_words(budget: Budget, pictures: int) -> str:
+    """``all 812 pictures``, ``50 pictures of each class (100)``."""
+    return f"all {pictures} pictures" if budget is None else f"{budget} pictures of each class ({pictures})"
+
+
+def _listed(items: Sequence[str]) -> str:
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"

@@ -1,0 +1,305 @@
+"""`compare-backbones`: the same pictures, budgets, seeds and steps for each network; a report that opens without a server.
+
+Invariants: what was finished is not done again, and a training that was killed goes on where it was; every network keeps
+its last epoch and is judged on the validation side, which chose nothing; the golden side is not looked at.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
+from pydantic import BaseModel, ConfigDict, Field
+from sklearn.metrics import balanced_accuracy_score
+
+from inspection.contracts import canonical_json, sha256_hex
+from inspection.data.budgets import within
+from inspection.data.product import Product
+from inspection.data.snapshot_record import Snapshot, Split
+from inspection.errors import UsageError
+from inspection.models import catalogue
+from inspection.models.families import default_of, members_of
+from inspection.release.comparison import Budget, Device, Trial, conclusion, standings
+from inspection.release.comparison_page import page
+from inspection.release.export import export_onnx
+from inspection.release.measure import compare_latency, latency
+from inspection.release.quantize import quantize_int8
+from inspection.release.registry import Registry, Run
+from inspection.settings import Settings
+from inspection.stages.evidence import commit
+from inspection.stages.material import Material, Say
+from inspection.training.fit import train
+from inspection.training.predict import predict
+from inspection.training.record import Trained, load_trained
+
+log = logging.getLogger(__name__)
+
+REPORT = "comparison.html"
+_CALIBRATION_PICTURES = 64
+_TIMING_RUNS = 50
+_REFUSALS = (ort_errors.Fail, ort_errors.NotImplemented, ort_errors.InvalidGraph, ValueError, RuntimeError)
+"""What ONNX Runtime's quantizer raises on a graph it cannot make int8."""
+
+
+class Asked(BaseModel):
+    """What is compared. ``backbones``: names or families (no: the default of each family); ``pretrained``: "hub", "none",
+    or a file of weights, by real name; networks it does not name use ``otherwise``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    backbones: list[str] = []
+    budgets: list[Budget] = Field(default=[50, 200, None], min_length=1)
+    seeds: int = Field(default=3, ge=1)
+    epochs: int = Field(default=12, ge=1)
+    size: int = Field(default=224, ge=32)
+    pretrained: dict[str, str] = {}
+    otherwise: str = "hub"
+    device: bool = True
+
+    @property
+    def names(self) -> list[str]:
+        """Real names, each once, in the order asked for."""
+        asked = self.backbones or [m.name for m in members_of() if default_of(m.family) == m]
+        return list(dict.fromkeys(catalogue.resolved(name) for name in asked))
+
+    def weights_of(self, backbone: str) -> str:
+        """Where a network's first weights come from. UsageError when a file is given for one that is not compared."""
+        given = {catalogue.resolved(name): file for name, file in self.pretrained.items()}
+        if strangers := sorted(given.keys() - set(self.names)):
+            raise UsageError(f"weights are given for {strangers[0]}, which is not compared: name it with --backbone, too")
+        known = next((m for m in members_of() if m.name == backbone), None)
+        nobody_publishes = known is not None and known.licence is None
+        return given.get(backbone, "none" if nobody_publishes else self.otherwise)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training of a comparison."""
+
+    backbone: str
+    budget: Budget
+    seed: int
+
+    def __str__(self) -> str:
+        budget = "all pictures" if self.budget is None else f"{self.budget} of each class"
+        return f"{self.backbone}, {budget}, seed {self.seed}"
+
+    @property
+    def key(self) -> str:
+        """Its file's name."""
+        plain = "".join(c if c.isalnum() or c in "._-" else "_" for c in self.backbone)
+        return f"{plain}-{self.budget or 'all'}-{self.seed}"
+
+
+def cells(asked: Asked) -> list[Cell]:
+    """All trainings, the cheapest budgets first, so that a report can be made of what is there."""
+    budgets = sorted(asked.budgets, key=lambda b: (b is None, b or 0))
+    return [Cell(name, budget, seed) for budget in budgets for name in asked.names for seed in range(asked.seeds)]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A comparison and its folder, whose name follows from what is compared on what."""
+
+    material: Material
+    asked: Asked
+    folder: Path
+
+    @classmethod
+    def of(cls, material: Material, asked: Asked, below: Path) -> "Comparison":
+        """Below a folder that outlives the program."""
+        plan = material.product.train.model_dump(mode="json")
+        follows = [material.snapshot.digest, asked.model_dump(mode="json"), plan]
+        return cls(material, asked, below / sha256_hex(canonical_json(follows))[:12])
+
+    def trial(self, cell: Cell, say: Say) -> Trial:
+        """What a training came to; trained now, where it was not before."""
+        file = self.folder / f"{cell.key}.json"
+        if file.exists():
+            return Trial.model_validate_json(file.read_bytes())
+        trained, snapshot = self._train(cell)
+        trial = self._judged(cell, trained, snapshot)
+        say(f"{cell}: {balanced(trial):.1%} balanced accuracy, {trained.seconds:.0f} s")
+        unfinished = file.with_suffix(".unfinished")
+        unfinished.write_text(trial.model_dump_json())
+        unfinished.replace(file)
+        return trial
+
+    def _train(self, cell: Cell) -> tuple[Trained, Snapshot]:
+        workdir = self.folder / "work" / cell.key
+        snapshot = within(self.material.snapshot, cell.budget, cell.seed)
+        product = self._product(cell)
+        return train(
+            snapshot, product, self.material.picture, workdir, bookmarks=self.folder / "bookmarks", keep_last=True
+        ), snapshot
+
+    def _product(self, cell: Cell) -> Product:
+        asked, product = self.asked, self.material.product
+        plan = product.train.model_copy(
+            update={
+                "backbone": cell.backbone,
+                "pretrained": asked.weights_of(cell.backbone),
+                "epochs": asked.epochs,
+                "patience": asked.epochs,
+                "height": asked.size,
+                "width": asked.size,
+                "seed": product.train.seed + cell.seed,
+                "warm_start": False,
+            }
+        )
+        return product.model_copy(update={"train": plan})
+
+    def _judged(self, cell: Cell, trained: Trained, snapshot: Snapshot) -> Trial:
+        judging = snapshot.of(Split.VALIDATION)
+        scores = predict(trained, judging, self.material.picture, region=self.material.product.region)
+        known = next((m for m in members_of() if m.name == cell.backbone), None)
+        return Trial(
+            backbone=cell.backbone,
+            family=known.family if known is not None else cell.backbone,
+            budget=cell.budget,
+            seed=cell.seed,
+            pictures=len(snapshot.of(Split.TRAIN)),
+            seconds=trained.seconds,
+            started_from=trained.started_from,
+            parts=[e.part for e in judging],
+            truth=[e.label for e in judging],
+            named=[snapshot.classes[i] for i in scores.argmax(1)],
+        )
+
+    def device(self, backbone: str, say: Say) -> Device:
+        """What the network costs on a device like this one: that of the last budget's first seed, timed once."""
+        cell = next(c for c in reversed(cells(self.asked)) if c.backbone == backbone and c.seed == 0)
+        file = self.folder / f"{cell.key}.device.json"
+        if file.exists():
+            return Device.model_validate_json(file.read_bytes())
+        trained = load_trained(self.folder / "work" / cell.key / "trained")
+        device = _timed(trained, list(self._calibration()), self.folder / "work" / cell.key)
+        say(f"{backbone}: {device.float_ms:.1f} ms in float, {device.int8_ms or 0:.1f} in int8")
+        file.write_text(device.model_dump_json())
+        return device
+
+    def _calibration(self) -> Iterator[np.ndarray[Any, np.dtype[np.uint8]]]:
+        training = self.material.of(Split.TRAIN)
+        yield from (f[None] for f in self.material.frames(training[:_CALIBRATION_PICTURES]))
+
+    def report(self, trials: list[Trial], devices: list[Device]) -> tuple[Path, list[str]]:
+        """Write the page; returns it with the conclusion. Options of a name are left out where the name alone will do."""
+        short = _short([t.backbone for t in trials])
+        trials = [t.model_copy(update={"backbone": short[t.backbone]}) for t in trials]
+        devices = [d.model_copy(update={"backbone": short[d.backbone]}) for d in devices]
+        found = standings(trials)
+        said = conclusion(found, devices)
+        path = self.folder / REPORT
+        path.write_text(page(self.material.product.name, self.material.snapshot.digest, found, trials, devices, said))
+        return path, said
+
+    def facts(self) -> Mapping[str, Any]:
+        """For a run's parameters."""
+        return {"compare": self.asked.model_dump(mode="json"), "snapshot": self.material.snapshot.digest}
+
+
+def _short(names: list[str]) -> dict[str, str]:
+    plain = {name: name.partition("?")[0] for name in names}
+    ambiguous = {short for short in plain.values() if list(plain.values()).count(short) > 1}
+    return {name: name if short in ambiguous else short for name, short in plain.items()}
+
+
+def _timed(trained: Trained, calibration: list[np.ndarray[Any, np.dtype[np.uint8]]], folder: Path) -> Device:
+    """Float and int8 file, timed in turns on frames of the network's own size."""
+    exact, small = folder / "float.onnx", folder / "int8.onnx"
+    export_onnx(trained.deploy_graph(), exact)
+    shape = (trained.height, trained.width, 3)
+    try:
+        quantize_int8(exact, calibration, small)
+        both = compare_latency(exact, small, shape, runs=_TIMING_RUNS)
+    except _REFUSALS as error:
+        log.warning("%s cannot be made int8: %s", trained.backbone, error)
+        alone = latency(exact, shape, runs=_TIMING_RUNS)
+        return Device(
+            backbone=trained.backbone,
+            float_ms=alone.p50_ms,
+            float_bytes=exact.stat().st_size,
+            why=f"it cannot be made: {str(error).splitlines()[0][:200]}",
+        )
+    return Device(
+        backbone=trained.backbone,
+        float_ms=both.float_model.p50_ms,
+        float_bytes=exact.stat().st_size,
+        int8_ms=both.int8_model.p50_ms,
+        int8_bytes=small.stat().st_size,
+    )
+
+
+def balanced(trial: Trial) -> float:
+    """One trial's own figure."""
+    return float(balanced_accuracy_score(trial.truth, trial.named))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The report's file and the conclusion; the MLflow run, where a server keeps it."""
+
+    report: Path
+    conclusion: list[str]
+    run: str | None = None
+
+
+def compare(comparison: Comparison, say: Say, run: "LoggedRun | None" = None) -> Outcome:
+    """Everything, in turn. It may be killed and begun again: what was finished is there."""
+    comparison.folder.mkdir(parents=True, exist_ok=True)
+    todo = cells(comparison.asked)
+    say(f"{len(todo)} trainings in {comparison.folder}")
+    trials = []
+    for cell in todo:
+        trials.append(comparison.trial(cell, say))
+        if run is not None:
+            run.trial(cell, trials[-1])
+    devices = [comparison.device(name, say) for name in comparison.asked.names] if comparison.asked.device else []
+    report, said = comparison.report(trials, devices)
+    if run is not None:
+        run.finish(report, said, devices)
+    return Outcome(report, said, run.id if run is not None else None)
+
+
+class LoggedRun:
+    """A comparison in MLflow: a run, and one nested in it for each training, as soon as it is known."""
+
+    def __init__(self, registry: Registry, comparison: Comparison, run: Run) -> None:
+        self._registry, self._product, self._run = registry, comparison.material.product.name, run
+        run.params(comparison.facts())
+        self.id = run.id
+
+    def trial(self, cell: Cell, trial: Trial) -> None:
+        """One training."""
+        with self._registry.run(self._product, str(cell), kind="trial", parent=self._run) as nested:
+            facts = {"backbone": cell.backbone, "budget": cell.budget or "all", "seed": cell.seed}
+            nested.params(facts | {"family": trial.family, "started_from": trial.started_from})
+            nested.metrics(
+                {
+                    "validation/balanced_accuracy": balanced(trial),
+                    "train/seconds": trial.seconds,
+                    "train/pictures": float(trial.pictures),
+                }
+            )
+
+    def finish(self, report: Path, said: list[str], devices: list[Device]) -> None:
+        """The report, the conclusion, what a device would take."""
+        self._run.text(REPORT, report.read_text())
+        self._run.text("conclusion.md", "\n\n".join(said))
+        self._run.json("devices.json", [d.model_dump(mode="json") for d in devices])
+
+
+def compare_in_mlflow(settings: Settings, comparison: Comparison, say: Say) -> Outcome:
+    """The same, kept by the MLflow server; each attempt is a run of its own. ServerError where none answers."""
+    registry = Registry(settings.mlflow_url)
+    name = f"compare-backbones {comparison.folder.name}"
+    with registry.run(comparison.material.product.name, name, kind="comparison", commit=commit()) as run:
+        return compare(comparison, say, LoggedRun(registry, comparison, run))
+
+
+def folder_of_comparisons(settings: Settings) -> Path:
+    """Where comparisons of the store's products lie."""
+    return settings.state / "work" / "comparisons"

@@ -1,0 +1,139 @@
+"""What a comparison says, and that it does not say more than the numbers do."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+
+from inspection.errors import UsageError
+from inspection.release.comparison import Device, Standing, Trial, conclusion, pareto, standings
+
+CLASSES = ["good", "dent", "scratch"]
+
+
+def trial(backbone: str, named: list[str], truth: list[str], *, seed: int = 0, budget: int | None = None) -> Trial:
+    """One training's answers; each picture is a part."""
+    return Trial(
+        backbone=backbone,
+        family=backbone,
+        budget=budget,
+        seed=seed,
+        pictures=(budget or 500) * 2,
+        seconds=1.0,
+        started_from="pretrained: none",
+        parts=[f"p{i}" for i in range(len(truth))],
+        truth=truth,
+        named=named,
+    )
+
+
+def answers(truth: list[str], share_right: float, rng: np.random.Generator) -> list[str]:
+    """So many right at random."""
+    wrong = {"good": "dent", "dent": "scratch", "scratch": "good"}
+    return [label if rng.random() < share_right else wrong[label] for label in truth]
+
+
+def truth(per_class: int) -> list[str]:
+    """As many of each class."""
+    return [name for name in CLASSES for _ in range(per_class)]
+
+
+def test_the_figure_is_the_mean_of_the_recalls() -> None:
+    """A rare class weighs as much as a frequent one."""
+    labels = ["good"] * 90 + ["dent"] * 10
+    (standing,) = standings([trial("net", ["good"] * 100, labels)])
+    assert standing.figures["net"].value == pytest.approx(0.5)
+
+
+def test_a_clear_lead_is_shown_and_a_small_one_is_not() -> None:
+    """Ninety against sixty per cent of 300 parts; ninety against eighty-nine."""
+    rng = np.random.default_rng(1)
+    labels = truth(100)
+    trials = [
+        trial(name, answers(labels, share, rng), labels, seed=seed)
+        for name, share in (("a", 0.9), ("b", 0.6), ("c", 0.89))
+        for seed in range(3)
+    ]
+    (standing,) = standings(trials)
+    assert set(standing.level) == {"a", "c"}
+    (said, device) = conclusion([standing], [Device(backbone="c", float_ms=3.0, float_bytes=9, int8_ms=2.0, int8_bytes=3)])
+    assert "beats b by" in said
+    assert "not told apart from" in said
+    assert "c is the fastest on this processor: 2.0 ms in int8" in device
+
+
+def test_networks_that_are_alike_are_rarely_told_apart() -> None:
+    """Six networks of one and the same strength: in at most one comparison in twenty does the best seem to beat any."""
+    rng = np.random.default_rng(2)
+    labels = truth(40)
+    told = 0
+    runs = 120
+    for _ in range(runs):
+        trials = [trial(f"n{n}", answers(labels, 0.8, rng), labels, seed=s) for n in range(6) for s in range(3)]
+        (standing,) = standings(trials)
+        told += any(lead.shown for lead in standing.leads)
+    assert binomtest(told, runs, 0.05, alternative="greater").pvalue > 0.01
+
+
+def test_pictures_of_one_part_are_not_so_many_parts() -> None:
+    """Ten copies of each picture make no interval narrower."""
+    rng = np.random.default_rng(3)
+    labels = truth(20)
+    named = answers(labels, 0.8, rng)
+    once = trial("net", named, labels)
+    ten = once.model_copy(update={"parts": once.parts * 10, "truth": labels * 10, "named": named * 10})
+    (single,), (many,) = standings([once]), standings([ten])
+    width = [s.figures["net"].high - s.figures["net"].low for s in (single, many)]
+    assert width[0] == pytest.approx(width[1], rel=0.02)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.sampled_from(CLASSES), min_size=6, max_size=40), st.integers(0, 2**16))
+def test_the_interval_holds_the_figure_and_the_order_is_by_it(labels: list[str], seed: int) -> None:
+    """Whatever the answers."""
+    rng = np.random.default_rng(seed)
+    (standing,) = standings([trial(f"n{n}", answers(labels, 0.7, rng), labels) for n in range(3)])
+    values = [figure.value for figure in standing.figures.values()]
+    assert values == sorted(values, reverse=True)
+    assert all(0 <= f.low <= f.value + 1e-9 and f.value <= f.high + 1e-9 <= 1 + 2e-9 for f in standing.figures.values())
+    assert all(lead.points >= 0 for lead in standing.leads)
+
+
+def test_a_change_of_the_lead_with_more_pictures_is_said() -> None:
+    """One is best with few, and beaten with all."""
+    rng = np.random.default_rng(4)
+    labels = truth(150)
+    shares = {("cnn", 50): 0.8, ("vit", 50): 0.6, ("cnn", None): 0.85, ("vit", None): 0.97}
+    trials = [
+        trial(name, answers(labels, share, rng), labels, budget=budget, seed=seed)
+        for (name, budget), share in shares.items()
+        for seed in range(3)
+    ]
+    said = conclusion(standings(trials), [])
+    assert said[0].startswith("With 50 pictures of each class (100), cnn names most right")
+    assert said[1].startswith("With all 1000 pictures, vit names most right")
+    assert said[2] == "cnn, the best with fewer pictures, is beaten by vit with all 1000 pictures."
+
+
+def test_trials_of_other_pictures_or_with_gaps_are_refused() -> None:
+    """Numbers that were not paired are not compared."""
+    labels = truth(5)
+    one, other = trial("a", labels, labels), trial("b", labels[:-1], labels[:-1])
+    with pytest.raises(UsageError, match="not judged on the same pictures"):
+        standings([one, other])
+    with pytest.raises(UsageError, match="b with seed 1 is missing"):
+        standings([one, trial("a", labels, labels, seed=1), trial("b", labels, labels)])
+
+
+def test_pareto_keeps_what_no_other_beats_in_both() -> None:
+    """The slow one that is no better goes."""
+    rng = np.random.default_rng(5)
+    labels = truth(100)
+    strength = {"fast": 0.6, "slow": 0.9, "slower": 0.7}
+    (standing,) = standings([trial(name, answers(labels, share, rng), labels) for name, share in strength.items()])
+    devices = [
+        Device(backbone=name, float_ms=ms, float_bytes=1) for name, ms in (("fast", 1.0), ("slow", 5.0), ("slower", 9.0))
+    ]
+    assert pareto(standing, devices) == ["fast", "slow"]
+    assert isinstance(standing, Standing)
