@@ -51,6 +51,13 @@ class Group(click.Group):
             sys.exit(EXIT_FAILED)
 
 
+def share_the_processor() -> None:
+    """Before torch is loaded: its threads wait a moment, then sleep. By default they spin for milliseconds at every step,
+    and on a computer that does anything else a training takes ten times as long (training/README.md)."""
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+
+
 def settings_of(state: Path | None) -> Settings:
     """Of the folder given, else of the one the environment names."""
     return load_settings(state or default_state(os.environ), os.environ)

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from inspection.cli.common import json_option, narrator, opened_store, settings_of, show, state_option
+from inspection.cli.common import json_option, narrator, opened_store, settings_of, share_the_processor, show, state_option
 
 
 @click.command()
@@ -90,6 +90,7 @@ def compare_backbones(
 
     Example: inspection compare-backbones --images photos/ --good ok --backbone resnet --backbone vit --budgets 50,all
     """
+    share_the_processor()
     from inspection.stages.compare import Asked, Comparison, compare, compare_in_mlflow, folder_of_comparisons
     from inspection.stages.try_out import material_of, material_of_images
 

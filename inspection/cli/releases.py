@@ -5,7 +5,16 @@ from typing import Any
 
 import click
 
-from inspection.cli.common import end_by, json_option, narrator, opened_store, settings_of, show, state_option
+from inspection.cli.common import (
+    end_by,
+    json_option,
+    narrator,
+    opened_store,
+    settings_of,
+    share_the_processor,
+    show,
+    state_option,
+)
 
 
 @click.command()
@@ -23,6 +32,7 @@ from inspection.cli.common import end_by, json_option, narrator, opened_store, s
 @json_option
 def train(state: Path | None, as_json: bool, images: Path | None, good: str | None, **options: Any) -> None:
     """Train a teacher and ask gate 1. Example: inspection train --images photos/ --good ok --backbone resnet18"""
+    share_the_processor()
     from inspection.stages.try_out import train_from_images, train_snapshot
 
     say = narrator(as_json)
@@ -46,6 +56,7 @@ def build_bundle(run: str, state: Path | None, as_json: bool) -> None:
 
     settings = settings_of(state)
     candidate = load_candidate(settings, run)
+    share_the_processor()
     from inspection.stages.shrink import build  # loads torch: a wrong name is told before that
 
     with opened_store(settings) as store:
