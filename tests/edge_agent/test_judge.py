@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from edge_agent.judge import MAX_REGIONS, audited, boxes, cut, judge, near_threshold, tiles_of, whole_map, why_keep
+from edge_agent.judge import MAX_REGIONS, audited, boxes, cut, judge, near_threshold, tiles_of, to_show, whole_map, why_keep
 from edge_agent.runtime import Inference
-from inspection.contracts import Decision, Purpose, Recipe, Region, Tiling, decide
+from inspection.contracts import Box, Decision, Purpose, Recipe, Region, Tiling, decide
 from tests.edge_agent.helpers import CLASSES, recipe
 
 WHOLE = Region(x=0, y=0, width=64, height=48)
@@ -42,13 +42,82 @@ def test_a_region_outside_the_frame_is_refused() -> None:
 
 @given(hnp.arrays(np.float32, (8, 8), elements=st.floats(0, 1, width=32)))
 def test_boxes_lie_in_the_frame_and_are_few(defect_map: np.ndarray) -> None:
-    """At most five boxes, strongest first, none outside, and the peak is in one of them."""
+    """At most a dozen boxes, strongest first, none outside."""
     found = boxes(defect_map, WHOLE, "dent")
     assert len(found) <= MAX_REGIONS
     assert [b.score for b in found] == sorted((b.score for b in found), reverse=True)
     for box in found:
         assert box.x + box.width <= 64 + 1e-6
         assert box.y + box.height <= 48 + 1e-6
+
+
+@given(hnp.arrays(np.float32, (8, 8), elements=st.floats(0, 1, width=32)))
+def test_a_map_that_shows_something_has_a_box_round_its_peak(defect_map: np.ndarray) -> None:
+    """However flat or noisy it is: at least one box, none smaller than a cell, and the strongest reaches the peak."""
+    found = boxes(defect_map, WHOLE, "dent")
+    assert bool(found) is bool(defect_map.max() >= 0.1)
+    assert all(box.width >= 8 - 1e-6 and box.height >= 6 - 1e-6 for box in found)
+    if found and len(found) < MAX_REGIONS:
+        assert found[0].score == float(defect_map.max())
+
+
+@given(hnp.arrays(np.float32, (8, 8), elements=st.floats(0, 1, width=32)), st.integers(0, 40), st.integers(0, 40))
+def test_a_box_moves_with_its_tile(defect_map: np.ndarray, x: int, y: int) -> None:
+    """The same map of a tile elsewhere gives the same boxes, elsewhere."""
+    here = boxes(defect_map, WHOLE, "dent")
+    there = boxes(defect_map, Region(x=x, y=y, width=WHOLE.width, height=WHOLE.height), "dent")
+    assert [(b.x + x, b.y + y, b.width, b.height, b.score) for b in here] == [
+        pytest.approx((b.x, b.y, b.width, b.height, b.score)) for b in there
+    ]
+
+
+def test_the_glow_round_a_defect_is_not_boxed() -> None:
+    """Probabilities hide it: 0.95 is above half of 0.999, but its odds are fifty times lower."""
+    glow = np.full((12, 12), 0.02, np.float32)
+    glow[2:10, 2:10] = 0.95
+    glow[5:7, 5:7] = 0.999
+    (box,) = boxes(glow, Region(x=0, y=0, width=120, height=120), "stain")
+    assert 20 <= box.width <= 40
+    assert 20 <= box.height <= 40
+    assert box.x <= 50
+    assert box.x + box.width >= 70
+
+
+def test_two_defects_are_two_boxes() -> None:
+    """Strongest first, the weaker one with a score of its own."""
+    defect_map = np.full((12, 12), 0.01, np.float32)
+    defect_map[2, 2], defect_map[9, 9] = 0.99, 0.98
+    first, second = boxes(defect_map, WHOLE, "dent")
+    assert (first.score, second.score) == (pytest.approx(0.99), pytest.approx(0.98))
+    assert first.x < second.x
+
+
+@given(st.lists(st.tuples(st.floats(0, 50), st.floats(0, 50), st.floats(1, 30), st.floats(0, 1)), max_size=30))
+def test_what_is_shown_is_few_and_each_defect_once(drawn: list[tuple[float, float, float, float]]) -> None:
+    """Strongest first; showing it again changes nothing; what was left out is stronger than nothing that stands for it."""
+    found = [Box(x=x, y=y, width=side, height=side, label="dent", score=score) for x, y, side, score in drawn]
+    kept = to_show(found)
+    assert to_show(kept) == kept
+    assert len(kept) <= MAX_REGIONS
+    assert [b.score for b in kept] == sorted((b.score for b in kept), reverse=True)
+    assert bool(kept) is bool(found)
+    if found:
+        assert kept[0].score == max(b.score for b in found)
+
+
+def test_a_defect_two_tiles_show_is_boxed_once() -> None:
+    """It lies where the tiles overlap; the other one, in the second tile alone, keeps its box."""
+    rule = tiled(1, 2, overlap=16, region=Region(x=0, y=0, width=64, height=40))
+    tiles = tiles_of(48, 64, rule)
+    assert [(t.x, t.width) for t in tiles] == [(0, 40), (24, 40)]
+    maps = np.full((2, 5, 5), 0.01, np.float32)
+    maps[0, 1, 4] = 0.97
+    maps[1, 1, 1] = 0.99  # both at x 32 to 40
+    maps[1, 4, 4] = 0.98
+    scores = np.array([[0.1, 0.8, 0.1]] * 2, np.float32)
+    found = judge(Inference(scores, maps), tiles, CLASSES, rule).regions
+    assert [pytest.approx(box.score) for box in found] == [0.99, 0.98]
+    assert found[0].x <= 36 <= found[0].x + found[0].width
 
 
 def test_a_box_lies_on_the_defect() -> None:
