@@ -4,12 +4,17 @@ import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 from sqlalchemy import select
 
-from inspection.contracts import Box, Decision
+from edge_agent.judge import Judgement, judge, tiles_of
+from edge_agent.runtime import Inference
+from inspection.contracts import Band, Box, Decision, Part, Recipe, Region, Tiling
 from inspection.data.product import Product
 from inspection.errors import MissingPictureError, ServerError
+from inspection.labelling.answers import read_boxes
 from inspection.labelling.port import NewTask
 from inspection.labelling.project import ensure_project
 from inspection.labelling.push import PushReport, push_tasks
@@ -63,6 +68,16 @@ def desk(store: Store, fake_studio: FakeStudio, product: Product) -> Desk:
     """Five pictures, no task yet."""
     pictures = add_pictures(store, product, 5)
     return Desk(store, fake_studio, product, ensure_project(fake_studio, product), pictures)
+
+
+def judged_on_a_device(product: Product, maps: NDArray[np.float32], *, ng: float = 0.5, **geometry: Part) -> Judgement:
+    """What the agent makes of a dent in the last tile of a picture of 200 x 100 pixels."""
+    band = Band(inconclusive=0.5, ng=ng)
+    recipe = Recipe(
+        product=product.name, version=1, good_class="good", thresholds={"*": band}, limits=product.limits
+    ).model_copy(update=geometry)
+    scores = np.array([[0.9, 0.0, 0.1]] * (len(maps) - 1) + [[0.2, 0.0, 0.8]], np.float32)
+    return judge(Inference(scores, maps), tiles_of(100, 200, recipe), product.classes, recipe)
 
 
 def test_one_picture_is_one_task_however_often(desk: Desk) -> None:
@@ -213,3 +228,36 @@ def test_a_passed_part_is_filled_in_as_good_and_a_failed_capture_not_at_all(desk
     assert with_verdict is not None
     assert with_verdict["result"] == [choice("good")]
     assert without is None
+
+
+@pytest.mark.parametrize(("decision", "ng"), [(Decision.NG, 0.5), (Decision.INCONCLUSIVE, 0.95)])
+def test_what_a_device_marked_is_found_at_the_same_pixels(desk: Desk, decision: Decision, ng: float) -> None:
+    """From the map of a tile in a region of interest to percent of the whole picture, and from there to an answer."""
+    maps = np.zeros((2, 6, 6), np.float32)
+    maps[1, 4, 2] = 0.9  # cells of 10 x 10 pixels; the second tile begins at (100, 20)
+    region, tiling = Region(x=40, y=20, width=120, height=60), Tiling(columns=2)
+    judged = judged_on_a_device(desk.product, maps, ng=ng, region=region, tiling=tiling)
+    (marked,) = judged.regions
+    assert judged.outcome.decision is decision
+    assert marked.x <= 125 <= marked.x + marked.width
+    assert marked.y <= 65 <= marked.y + marked.height
+    add_verdict(desk.store, desk.product, decision, "dent", judged.scores, marked)
+    desk.push(Chosen(desk.pictures[0], "disagree", "v1"))
+    ((task_id, prediction),) = desk.studio.predictions.items()
+    assert prediction is not None
+    desk.studio.annotate(task_id, prediction["result"])
+    task = desk.studio.tasks[task_id][1]
+    (kept,) = read_boxes(desk.product, task, task.annotations[0], 200, 100)
+    assert kept.label == "dent"
+    for side in ("x", "y", "width", "height"):
+        assert getattr(kept, side) == pytest.approx(getattr(marked, side))
+
+
+def test_where_a_map_shows_nothing_no_box_is_drawn(desk: Desk) -> None:
+    """The class is filled in all the same."""
+    judged = judged_on_a_device(desk.product, np.full((1, 6, 6), 0.05, np.float32))
+    add_verdict(desk.store, desk.product, Decision.NG, "dent", judged.scores, *judged.regions)
+    desk.push(Chosen(desk.pictures[0], "disagree", "v1"))
+    (prediction,) = desk.studio.predictions.values()
+    assert prediction is not None
+    assert prediction["result"] == [choice("dent")]
