@@ -83,7 +83,7 @@ STABLE = [
     "rollout resume", "rollout abort", "rollout status", "passport", "doctor", "pull-labels", "labels show",
     "labels retract", "product set", "product show", "product list", "product stations", "product add-station",
     "product enrolment-code", "product retire-device", "product set-challenger", "backbones", "preview-augmentation",
-    "compare-backbones",
+    "compare-backbones", "rebuild",
 ]  # fmt: skip
 
 
@@ -105,6 +105,7 @@ def test_commands_of_the_agent_are_there(path: str) -> None:
         ["product", "show", "nobody"],
         ["passport", "nobody"],
         ["build-bundle", "nobody"],
+        ["rebuild", "nobody"],
         ["gate", "nobody"],
         ["rollout", "pause", "--product", "nobody"],
         ["train", "--good", "x"],

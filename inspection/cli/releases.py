@@ -1,11 +1,13 @@
 """The commands from a snapshot to the stations: train, build, gate, sign, roll out."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
 from inspection.cli.common import (
+    EXIT_FAILED,
     end_by,
     json_option,
     narrator,
@@ -62,6 +64,30 @@ def build_bundle(run: str, state: Path | None, as_json: bool) -> None:
     with opened_store(settings) as store:
         made = build(settings, store, candidate, narrator(as_json))
     show(made.model_dump(mode="json"), as_json, f"bundle {made.bundle}\n{made.bundle_file}")
+
+
+@click.command("rebuild")
+@click.argument("run")
+@state_option
+@json_option
+def rebuild_run(run: str, state: Path | None, as_json: bool) -> None:
+    """Make the figures of an MLflow run anew, from its id alone, and compare. Example: inspection rebuild 3f2a...
+
+    Exit code 1 when any differs: another processor, other versions, or a GPU.
+    """
+    from inspection.stages.candidate import load_candidate
+
+    settings = settings_of(state)
+    candidate = load_candidate(settings, run)
+    share_the_processor()
+    from inspection.stages.rebuild import in_words, rebuild
+
+    with opened_store(settings) as store:
+        figures = rebuild(store, candidate, narrator(as_json))
+    told = {f.name: {"then": f.then, "now": f.now, "same": f.same} for f in figures}
+    show(told, as_json, in_words(figures))
+    if not all(f.same for f in figures):
+        sys.exit(EXIT_FAILED)
 
 
 @click.command()
@@ -147,4 +173,4 @@ _rollout_command("abort", "Emergency stop: every moved station goes back. Exampl
 _rollout_command("status", "Show the newest rollout. Example: inspection rollout status --product lid --json")
 
 
-COMMANDS = (train, build_bundle, gate, sign, rollout)
+COMMANDS = (train, rebuild_run, build_bundle, gate, sign, rollout)

@@ -10,6 +10,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict
 
 from inspection.contracts import Recipe
+from inspection.data.product import Product
 from inspection.errors import UsageError
 from inspection.release.gate import GateAnswer
 from inspection.release.scorecard import Scorecard
@@ -41,6 +42,7 @@ class Candidate(BaseModel):
     snapshot: str
     run_id: str
     started_at: datetime
+    definition: Product | None = None  # the product as it was then; None: made by an older version
     comparison: str | None = None  # address of MLflow's page that compares this run with the champion's
     teacher_recipe: Recipe | None = None
     teacher_version: str | None = None
@@ -118,7 +120,7 @@ def load_candidate(settings: Settings, run_id: str) -> Candidate:
     """Read a candidate's record. Raises UsageError when there is none."""
     path = folder_of(settings, run_id) / RECORD
     if not path.is_file():
-        known = sorted(p.name for p in path.parents[1].glob("*")) if path.parents[1].is_dir() else []
+        known = sorted(p.parent.name for p in path.parents[1].glob(f"*/{RECORD}"))
         raise UsageError(f"no candidate {run_id!r} in {path.parents[1]}; there are: {', '.join(known) or 'none'}")
     return Candidate.model_validate_json(path.read_bytes())
 

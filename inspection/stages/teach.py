@@ -56,6 +56,7 @@ def teach(settings: Settings, material: Material, say: Say) -> Candidate:
             snapshot=snapshot_id,
             run_id=run.id,
             started_at=datetime.now(UTC),
+            definition=material.product,
         )
         champion = teacher_of_champion(material, candidate.folder)
         candidate = candidate.with_(comparison=run.comparison(champion.run_id if champion else None))

@@ -18,6 +18,7 @@ from inspection.data.snapshot_record import Example, Snapshot, Split
 from inspection.data.snapshots import build_snapshot
 from inspection.demo.line import encode_png
 from inspection.demo.renderer import GOOD, Look, PartSpec, render_with_truth
+from inspection.errors import UsageError
 from inspection.release.bundle import read_manifest, unpack
 from inspection.release.measure import scores_of
 from inspection.release.registry import edge_name
@@ -33,6 +34,7 @@ from inspection.stages.evidence import commit
 from inspection.stages.material import Material
 from inspection.stages.pointing import map_score_of
 from inspection.stages.prove import prove
+from inspection.stages.rebuild import in_words, rebuild
 from inspection.stages.shrink import build, export_files
 from inspection.stages.teach import teach
 from inspection.store.session import Store
@@ -248,3 +250,27 @@ def test_a_proved_bundle_is_signed_once(chain: Chain) -> None:
     assert rows.keys() == set(signed)
     assert {verify_release(row.envelope or b"", trust).sha256 for row in rows.values()} == set(signed)
     assert read_manifest(chain.store.blobs.get(f"targets/{signed[0]}")).version == chain.candidate.version
+
+
+def test_every_figure_can_be_rebuilt_from_the_run_s_id(chain: Chain) -> None:
+    """The product of today changes nothing: the same weights to the bit."""
+    with chain.store.begin() as session:
+        save_product(session, PRODUCT.model_copy(update={"train": PRODUCT.train.model_copy(update={"seed": 99})}))
+    figures = rebuild(chain.store, load_candidate(chain.settings, chain.candidate.run_id), lambda _: None)
+    assert [figure.name for figure in figures if not figure.same] == []
+    names = {figure.name for figure in figures}
+    assert {"teacher: weights, SHA-256", "teacher: escape_rate", "bundle: SHA-256", "bundle: overkill_rate"} <= names
+    assert f"all {len(figures)} figures are the same" in in_words(figures)
+
+
+def test_a_figure_that_cannot_be_rebuilt_is_named(chain: Chain) -> None:
+    """A bundle file that was changed since, and a run of an older version."""
+    candidate = load_candidate(chain.settings, chain.candidate.run_id)
+    card = candidate.golden_1
+    assert card is not None
+    other = candidate.model_copy(update={"golden_1": card.model_copy(update={"auroc": 0.123}), "bundle": None})
+    figures = rebuild(chain.store, other, lambda _: None)
+    assert [figure.name for figure in figures if not figure.same] == ["teacher: auroc"]
+    assert f"1 of {len(figures)} figures differ" in in_words(figures)
+    with pytest.raises(UsageError, match="did not keep what it was made from"):
+        rebuild(chain.store, candidate.model_copy(update={"definition": None}), lambda _: None)
