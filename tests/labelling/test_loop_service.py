@@ -125,6 +125,32 @@ def test_open_tasks_follow_the_hub_on_the_real_server(
         real_studio.change_data(tasks[0], {"image": "gone"})
 
 
+def test_boxes_a_device_drew_come_back_as_they_were_when_an_operator_keeps_them(
+    tmp_path: Path, real_studio: LabelStudio, label_studio_server: RunningServer
+) -> None:
+    """A verdict's regions, in pixels, are drawn for the operator; kept as they are they are the label's boxes."""
+    server, product = label_studio_server, make_product("kept-boxes")
+    regions = [
+        Box(x=121.5, y=59.25, width=10, height=11.4, label="dent", score=0.9),
+        Box(x=3, y=80, width=20, height=20, label="dent", score=0.7),
+    ]
+    with opened(tmp_path, product) as store:
+        pictures = add_pictures(store, product, 1)
+        add_verdict(store, product, Decision.NG, "dent", {"good": 0.1, "dent": 0.8, "scratch": 0.1}, *regions)
+        project = ensure_project(real_studio, product)
+        chosen = [Chosen(pictures[0], verdict="v1")]
+        push_tasks(store, real_studio, product, project, chosen, "http://127.0.0.1:9/p/{}".format)
+        (task,) = tasks_of(store, pictures)
+        answer(server, task, filled_in(server, task))
+        pull_labels(store, real_studio, product, project)
+        with store.begin() as session:
+            kept = current_labels(session, product)[pictures[0]].boxes
+    assert [box.label for box in kept] == ["dent", "dent"]
+    for got, drawn in zip(kept, regions, strict=True):
+        sides = [(b.x, b.y, b.width, b.height) for b in (got, drawn)]
+        assert sides[0] == pytest.approx(sides[1])
+
+
 def test_a_class_nobody_knows_stops_the_pull(
     tmp_path: Path, real_studio: LabelStudio, label_studio_server: RunningServer
 ) -> None:
