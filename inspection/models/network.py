@@ -88,12 +88,14 @@ class InspectionNet(nn.Module):
         self.spec = spec
         self.channels_last_output = channels_last_output
 
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """The backbone's feature maps ``[N, C_i, h_i, w_i]``, the finest first."""
+        maps: list[Tensor] = self.features(x)
+        return [m.permute(0, 3, 1, 2) for m in maps] if self.channels_last_output else maps
+
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """See the class."""
-        maps: list[Tensor] = self.features(x)
-        if self.channels_last_output:
-            maps = [m.permute(0, 3, 1, 2) for m in maps]
-        logits, map_logits = self.head(maps)
+        logits, map_logits = self.head(self.maps(x))
         return logits, map_logits
 
 

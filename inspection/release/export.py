@@ -11,27 +11,34 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from inspection.errors import BundleError
-from inspection.models.deploy import DeployGraph
+from inspection.models.deploy import DeployGraph, GuardedGraph
 from inspection.release.halving import prepend_halving
 from inspection.release.measure import session_of
 
 OPSET = 18  # the first with Resize(antialias); what the exporter writes without conversion
 EXPORT_TOLERANCE = 1e-3
-OUTPUTS = ("scores", "defect_map")
+OUTPUTS = DeployGraph.outputs
+Graph = DeployGraph | GuardedGraph
 
 
-class _Judge(DeployGraph):
+class _Judge(nn.Module):
     """What torch exports: all behind the halving, whose number of steps depends on the frame."""
 
-    def forward(self, frame: Tensor) -> tuple[Tensor, Tensor]:
-        return self.judge(frame)
+    def __init__(self, graph: Graph) -> None:
+        super().__init__()
+        for name, part in graph.named_children():  # names of weights stay what they are in the graph
+            self.add_module(name, part)
+        self._judge = graph.judge
+
+    def forward(self, frame: Tensor) -> tuple[Tensor, ...]:
+        return self._judge(frame)
 
 
-def export_onnx(graph: DeployGraph, path: Path, *, opset: int = OPSET) -> None:
-    """Write ``graph`` to ``path``: input ``frame`` uint8 ``[N, H, W, 3]``, outputs ``scores`` and ``defect_map``.
+def export_onnx(graph: Graph, path: Path, *, opset: int = OPSET) -> None:
+    """Write ``graph`` to ``path``: input ``frame`` uint8 ``[N, H, W, 3]``, outputs named by the graph (`OUTPUTS` first).
 
     Raises BundleError when the file's answers differ from torch's by more than `EXPORT_TOLERANCE`.
     """
@@ -44,16 +51,16 @@ def export_onnx(graph: DeployGraph, path: Path, *, opset: int = OPSET) -> None:
         warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"(torch|onnxscript|copyreg|onnx)\b")
         warnings.filterwarnings("ignore", category=FutureWarning, module=r"(torch|onnxscript|copyreg|onnx)\b")
         torch.onnx.export(
-            _Judge(graph.net, graph.preprocess, graph.good_index).eval(), (example,), temporary,
+            _Judge(graph).eval(), (example,), temporary,
             dynamo=True, external_data=False, verbose=False, opset_version=opset,
-            input_names=["frame"], output_names=list(OUTPUTS), dynamic_shapes=dynamic,
+            input_names=["frame"], output_names=list(graph.outputs), dynamic_shapes=dynamic,
         )  # fmt: skip
     _finish(temporary, graph)
     check_export(graph, temporary)
     temporary.replace(path)
 
 
-def _finish(path: Path, graph: DeployGraph) -> None:
+def _finish(path: Path, graph: Graph) -> None:
     """Drop the exporter's notes (source paths of this machine among them), add the halving, then check the model."""
     model = onnx.load(path)
     prepend_halving(model, graph.preprocess.height, graph.preprocess.width)
@@ -64,7 +71,7 @@ def _finish(path: Path, graph: DeployGraph) -> None:
     onnx.save(model, path)
 
 
-def check_export(graph: DeployGraph, path: Path) -> float:
+def check_export(graph: Graph, path: Path) -> float:
     """Largest difference between torch and the file, over frames that shrink, grow and do both. Raises BundleError."""
     session = session_of(path)
     height, width = graph.preprocess.height, graph.preprocess.width
@@ -74,7 +81,7 @@ def check_export(graph: DeployGraph, path: Path) -> float:
         frame = rng.integers(0, 256, (batch, h, w, 3), dtype=np.uint8)
         with torch.inference_mode():
             wanted = graph(torch.from_numpy(frame))
-        given = session.run(list(OUTPUTS), {"frame": frame})
+        given = session.run(list(graph.outputs), {"frame": frame})
         worst = max(worst, *(_difference(a.numpy(), b) for a, b in zip(wanted, given, strict=True)))
     if not worst <= EXPORT_TOLERANCE:  # so written that NaN is refused too
         raise BundleError(f"{path} answers {worst:.4f} away from torch (allowed {EXPORT_TOLERANCE}): do not ship it")

@@ -1,8 +1,9 @@
 """float ONNX -> int8 ONNX (static, QDQ), by ONNX Runtime's own quantizer.
 
 Invariants: calibration frames are raw uint8 frames of the training split, as the device would see them; preprocessing
-and the head behind the backbone stay in float32; weights are per channel int8, activations uint8 (the pair that every
-x86 and ARM kernel of ONNX Runtime is written for). The caller decides whether the result is good enough to ship.
+and what is behind the backbone (head, novelty) stay in float32; weights are per channel int8, activations uint8 (the pair
+that every x86 and ARM kernel of ONNX Runtime is written for). The caller decides whether the result is good enough to
+ship.
 """
 
 import io
@@ -30,7 +31,7 @@ _METHODS = {
     "entropy": ort_quantization.CalibrationMethod.Entropy,
     "percentile": ort_quantization.CalibrationMethod.Percentile,
 }
-_PREPROCESS, _HEAD = "preprocess.", "net.head.laterals."  # prefixes of the weights' names in our exports
+_PREPROCESS, _HEAD, _NOVELTY = "preprocess.", "net.head.laterals.", "novelty."  # prefixes of weights' names in our exports
 
 
 def quantize_int8(
@@ -99,14 +100,15 @@ class _Frames(ort_quantization.CalibrationDataReader):  # type: ignore[misc]  # 
 
 
 def float_nodes(model: Any) -> list[str]:
-    """Names of the nodes that stay in float: all before the backbone, and all behind the head's first convolutions."""
+    """Names of the nodes that stay in float: all before the backbone, all behind the head's first convolutions, and novelty
+    (distances magnify the directions in which good parts hardly differ, and a step of int8 with them)."""
     names: list[str] = []
     backbone: set[str] = set()  # tensors made by the backbone or later
-    head: set[str] = set()  # tensors made by the head
+    head: set[str] = set()  # tensors made by the head, or of novelty
     for node in model.graph.node:  # ONNX keeps nodes in topological order
         inputs = list(node.input)
         lateral = any(i.startswith(_HEAD) for i in inputs)
-        if lateral or not head.isdisjoint(inputs):
+        if lateral or any(i.startswith(_NOVELTY) for i in inputs) or not head.isdisjoint(inputs):
             head.update(node.output)
         if _is_backbone_convolution(node) or not backbone.isdisjoint(inputs):
             backbone.update(node.output)
