@@ -167,7 +167,7 @@ class Novelty(nn.Module):
 
         0.5 becomes the novelty that a share of about ``share`` of good parts not learnt from reach: what is held out, a
         tenth of the parts at a time, is fitted by a Gumbel distribution, the limit law of maxima (Gumbel 1935), and the
-        log-odds rise by 1 where its tail falls by a factor of e. All pictures are held at once: 4 h w d bytes each.
+        log-odds rise by 1 where its tail falls by a factor of e. All pictures are held at once: about 20 h w d bytes each.
         Raises UsageError for fewer than `LEAST_PARTS` parts.
         """
         if len(set(parts)) < LEAST_PARTS:
@@ -194,8 +194,8 @@ class Novelty(nn.Module):
 
     def _gaussians(self, embedded: Tensor) -> _Gaussians:
         mean = embedded.mean(0)
-        off = self._zoned(embedded - mean).transpose(0, 1).flatten(1, 2).double()  # [Z, N * block * block, d]
-        sums = off.mT @ off
+        off = self._zoned(embedded - mean).transpose(0, 1).flatten(1, 2)  # [Z, N * block * block, d]
+        sums = (off.mT @ off).double()
         inside = self._zoned(torch.ones_like(mean[None, ..., :1])).sum((0, 2, 3)).double() * len(embedded)
         everywhere = sums.sum(0) / inside.sum()
         zones = (sums + _SHARED_LOCATIONS * everywhere) / (inside + _SHARED_LOCATIONS)[:, None, None]
@@ -245,13 +245,14 @@ def learn_novelty(
 ) -> Novelty:
     """`Novelty` of ``net``'s features, learnt from good pictures.
 
-    ``batches``: uint8 ``[n, H, W, 3]`` BGR each, of any size; ``parts``: the part on each of their pictures. UsageError as
-    `Novelty.learn`, and when the numbers of pictures and parts differ.
+    ``batches``: uint8 ``[n, H, W, 3]`` BGR each, of any size; ``parts``: the part on each of their pictures. The network,
+    on whatever device, is left in evaluation mode; what is learnt is on the CPU. UsageError as `Novelty.learn`, and when
+    the numbers of pictures and parts differ.
     """
-    spec = net.eval().spec
-    preprocess = Preprocess(spec.height, spec.width, spec.mean, spec.std)
+    spec, device = net.eval().spec, next(net.parameters()).device
+    preprocess = Preprocess(spec.height, spec.width, spec.mean, spec.std).to(device)
     with torch.inference_mode():
-        rows = [net.maps(preprocess(batch))[:LEVELS] for batch in batches]
+        rows = [[m.cpu() for m in net.maps(preprocess(batch.to(device)))[:LEVELS]] for batch in batches]
         maps = [torch.cat(level) for level in zip(*rows, strict=True)]
         found = len(maps[0]) if maps else 0
         if found != len(parts):
