@@ -98,6 +98,11 @@ def default_of(name: str) -> Backbone | None:
     return next((members[0] for family, members in FAMILIES.items() if _plain(family) == _plain(name)), None)
 
 
+def member(name: str) -> Backbone | None:
+    """What is known of a network by its own name; None of one that no family here has."""
+    return next((one for one in _MEMBERS if one.name == name), None)
+
+
 def members_of(family: str | None = None) -> list[Backbone]:
     """A family's members, its default first; of all families without a name. Raises UsageError with the nearest names."""
     if family is None:

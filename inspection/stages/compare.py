@@ -5,6 +5,7 @@ its last epoch and is judged on the validation side, which chose nothing; the go
 """
 
 import logging
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from inspection.data.product import Product
 from inspection.data.snapshot_record import Snapshot, Split
 from inspection.errors import UsageError
 from inspection.models import catalogue
-from inspection.models.families import default_of, members_of
+from inspection.models.families import default_of, member, members_of
 from inspection.release.comparison import Budget, Device, Trial, conclusion, standings
 from inspection.release.comparison_page import page
 from inspection.release.export import export_onnx
@@ -70,7 +71,7 @@ class Asked(BaseModel):
         given = {catalogue.resolved(name): file for name, file in self.pretrained.items()}
         if strangers := sorted(given.keys() - set(self.names)):
             raise UsageError(f"weights are given for {strangers[0]}, which is not compared: name it with --backbone, too")
-        known = next((m for m in members_of() if m.name == backbone), None)
+        known = member(backbone)
         nobody_publishes = known is not None and known.licence is None
         return given.get(backbone, "none" if nobody_publishes else self.otherwise)
 
@@ -126,10 +127,23 @@ class Comparison:
         unfinished = file.with_suffix(".unfinished")
         unfinished.write_text(trial.model_dump_json())
         unfinished.replace(file)
+        if not (self.asked.device and cell == self._timed_cell(cell.backbone)):
+            self._clear(cell)
         return trial
 
+    def _work_of(self, cell: Cell) -> Path:
+        return self.folder / "work" / cell.key
+
+    def _clear(self, cell: Cell) -> None:
+        """Decoded pictures and weights of all trainings would fill a disk."""
+        shutil.rmtree(self._work_of(cell), ignore_errors=True)
+
+    def _timed_cell(self, backbone: str) -> Cell:
+        """The network that stands for its kind on a device: that of the last budget's first seed."""
+        return next(c for c in reversed(cells(self.asked)) if c.backbone == backbone and c.seed == 0)
+
     def _train(self, cell: Cell) -> tuple[Trained, Snapshot]:
-        workdir = self.folder / "work" / cell.key
+        workdir = self._work_of(cell)
         snapshot = within(self.material.snapshot, cell.budget, cell.seed)
         product = self._product(cell)
         return train(
@@ -155,7 +169,7 @@ class Comparison:
     def _judged(self, cell: Cell, trained: Trained, snapshot: Snapshot) -> Trial:
         judging = snapshot.of(Split.VALIDATION)
         scores = predict(trained, judging, self.material.picture, region=self.material.product.region)
-        known = next((m for m in members_of() if m.name == cell.backbone), None)
+        known = member(cell.backbone)
         return Trial(
             backbone=cell.backbone,
             family=known.family if known is not None else cell.backbone,
@@ -170,15 +184,16 @@ class Comparison:
         )
 
     def device(self, backbone: str, say: Say) -> Device:
-        """What the network costs on a device like this one: that of the last budget's first seed, timed once."""
-        cell = next(c for c in reversed(cells(self.asked)) if c.backbone == backbone and c.seed == 0)
+        """What the network costs on a device like this one; timed once."""
+        cell = self._timed_cell(backbone)
         file = self.folder / f"{cell.key}.device.json"
         if file.exists():
             return Device.model_validate_json(file.read_bytes())
-        trained = load_trained(self.folder / "work" / cell.key / "trained")
-        device = _timed(trained, list(self._calibration()), self.folder / "work" / cell.key)
+        workdir = self._work_of(cell)
+        device = _timed(load_trained(workdir / "trained"), list(self._calibration()), workdir)
         say(f"{backbone}: {device.float_ms:.1f} ms in float, {device.int8_ms or 0:.1f} in int8")
         file.write_text(device.model_dump_json())
+        self._clear(cell)
         return device
 
     def _calibration(self) -> Iterator[np.ndarray[Any, np.dtype[np.uint8]]]:
@@ -214,7 +229,6 @@ def _timed(trained: Trained, calibration: list[np.ndarray[Any, np.dtype[np.uint8
     shape = (trained.height, trained.width, 3)
     try:
         quantize_int8(exact, calibration, small)
-        both = compare_latency(exact, small, shape, runs=_TIMING_RUNS)
     except _REFUSALS as error:
         log.warning("%s cannot be made int8: %s", trained.backbone, error)
         alone = latency(exact, shape, runs=_TIMING_RUNS)
@@ -224,6 +238,7 @@ def _timed(trained: Trained, calibration: list[np.ndarray[Any, np.dtype[np.uint8
             float_bytes=exact.stat().st_size,
             why=f"it cannot be made: {str(error).splitlines()[0][:200]}",
         )
+    both = compare_latency(exact, small, shape, runs=_TIMING_RUNS)
     return Device(
         backbone=trained.backbone,
         float_ms=both.float_model.p50_ms,

@@ -23,8 +23,8 @@ from inspection.training.module import Classifier
 
 log = logging.getLogger(__name__)
 
+UNFINISHED = ".unfinished"
 OnEpoch = Callable[[int, dict[str, float]], None]
-_RESULT = "result.pt"
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class Bookmark(Callback):
             due = bool(trainer.strategy.broadcast(due))
         if not due:
             return
-        unfinished = self._path.with_suffix(".unfinished")
+        unfinished = self._path.with_suffix(UNFINISHED)
         trainer.save_checkpoint(unfinished)
         if trainer.is_global_zero:
             unfinished.replace(self._path)
@@ -171,7 +171,7 @@ def fit(
     makes sure that it belongs to this very training.
     """
     keeper = BestEpoch(module, patience, keep_last, on_epoch)
-    result = bookmark.with_name(_RESULT)
+    result = bookmark.with_suffix(".result")
     module.to(memory_format=torch.channels_last)
     bookmark.parent.mkdir(parents=True, exist_ok=True)
     draws = data.draws()
@@ -199,7 +199,8 @@ def fit(
     if result.exists():
         keeper.load_state_dict(torch.load(result, weights_only=True))
         result.unlink()
-    bookmark.unlink(missing_ok=True)
+    for left in (bookmark, bookmark.with_suffix(UNFINISHED)):
+        left.unlink(missing_ok=True)
     module.net.load_state_dict(keeper.best_state)
     return keeper
 

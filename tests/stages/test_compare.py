@@ -46,6 +46,7 @@ def test_it_reports_and_what_was_finished_is_not_done_again(photos: Path, tmp_pa
         again = compare(comparison, quiet)
     assert len([line for line in said if "balanced accuracy" in line]) == 8
     assert again == first
+    assert list((comparison.folder / "work").iterdir()) == []  # decoded pictures and weights would fill a disk
     assert {path: path.stat().st_mtime_ns for path in comparison.folder.glob("*.json")} == trained
     text = first.report.read_text()
     assert first.report.name == REPORT
