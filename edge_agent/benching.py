@@ -17,12 +17,12 @@ from edge_agent.camera.guard import StreamGuard
 from edge_agent.database import DATABASE_NAME, Database
 from edge_agent.inspecting import Active, Identity, Loaded, in_time, inspect
 from edge_agent.journal import Journal
-from edge_agent.judge import cut, tiles_of
+from edge_agent.judge import cut
 from edge_agent.machine import peak_memory_bytes
 from edge_agent.pictures import Image
 from edge_agent.runtime import Runtime
 from edge_agent.signals.file import FileSignal
-from inspection.contracts import Mode, Tiling
+from inspection.contracts import Mode, Tiling, tiles_of
 
 SIZES = ((640, 480), (1920, 1080), (3840, 2160))
 GRIDS = ((1, 1), (2, 3))

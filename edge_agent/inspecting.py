@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from edge_agent.bundle import Bundle
 from edge_agent.camera import Frame
 from edge_agent.errors import MisfitError, ModelError, ShortageError
-from edge_agent.judge import Judgement, cut, judge, tiles_of, why_keep
+from edge_agent.judge import Judgement, cut, judge, why_keep
 from edge_agent.pictures import Image
 from edge_agent.runtime import Runtime
 from edge_agent.version import AGENT_VERSION
-from inspection.contracts import Decision, ErrorCode, Mode, Purpose, Recipe, Verdict
+from inspection.contracts import Decision, ErrorCode, Mode, Purpose, Recipe, Verdict, tiles_of
 
 _CODES = {ModelError: ErrorCode.MODEL, MisfitError: ErrorCode.MISFIT, ShortageError: ErrorCode.NO_MEMORY}
 COLLECTING = "station is in collect mode"

@@ -47,27 +47,6 @@ class Judgement:
     defect_map: NDArray[np.float32]
 
 
-def _starts(length: int, count: int, overlap: int) -> tuple[int, list[int]]:
-    """Size and starts of ``count`` equal spans that cover ``length`` and overlap by at least ``overlap``."""
-    size = min(length, -(-(length + (count - 1) * overlap) // count))
-    if count == 1:
-        return size, [0]
-    return size, [round(i * (length - size) / (count - 1)) for i in range(count)]
-
-
-def tiles_of(height: int, width: int, recipe: Recipe) -> list[Region]:
-    """The rectangles the recipe inspects, all of one size, in pixels of the frame, row by row.
-
-    ValueError when the region of interest does not lie in the frame: a recipe for another camera must not pass.
-    """
-    area = recipe.region or Region(x=0, y=0, width=width, height=height)
-    if area.x + area.width > width or area.y + area.height > height:
-        raise ValueError(f"the recipe's region ends outside the frame of {width} x {height}; wrong recipe or camera")
-    tile_height, ys = _starts(area.height, recipe.tiling.rows, recipe.tiling.overlap)
-    tile_width, xs = _starts(area.width, recipe.tiling.columns, recipe.tiling.overlap)
-    return [Region(x=area.x + x, y=area.y + y, width=tile_width, height=tile_height) for y in ys for x in xs]
-
-
 def cut(image: Image, tiles: Sequence[Region]) -> list[Image]:
     """The tiles of a frame, uint8 ``[h, w, 3]`` each: views, nothing is copied."""
     return [image[t.y : t.y + t.height, t.x : t.x + t.width] for t in tiles]

@@ -26,6 +26,7 @@ from inspection.contracts.manifest import (
     SelfTestCase,
 )
 from inspection.contracts.recipe import ANY_DEFECT, Costs, Limits, Promise, Recipe, Region, Tiling
+from inspection.contracts.tiles import Framed, tiles_of
 from inspection.contracts.verdict import (
     Band,
     Box,
@@ -56,6 +57,7 @@ __all__ = [
     "Enrolment",
     "ErrorCode",
     "FileEntry",
+    "Framed",
     "InputDescription",
     "Ledger",
     "Limits",
@@ -87,5 +89,6 @@ __all__ = [
     "decide",
     "defect_score",
     "sha256_hex",
+    "tiles_of",
     "worst",
 ]

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from inspection.contracts import ANY_DEFECT, Mode, Tiling
+from inspection.contracts import ANY_DEFECT, Mode
 from inspection.data.cron import faults_of
 from inspection.data.product import Product
 from inspection.errors import UsageError
@@ -97,8 +97,6 @@ def _check(product: Product) -> None:
         wrong = f"the good class {product.good_class!r} is not one of {classes}"
     elif ANY_DEFECT in classes or not all(name.strip() for name in classes):
         wrong = f"{ANY_DEFECT!r} and the empty name cannot be classes: {classes}"
-    elif product.tiling != Tiling():
-        wrong = "a tiling is not trained yet, only the device would cut tiles: leave it at one tile"
     elif faults := faults_of(product.schedule):
         wrong = "; ".join(faults)
     if wrong:

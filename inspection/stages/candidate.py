@@ -20,7 +20,8 @@ RECORD = "candidate.json"
 
 
 class Shipped(BaseModel):
-    """What was measured on the way to the shipped file. Latencies in milliseconds, one thread, batch 1."""
+    """What was measured on the way to the shipped file. Latencies in milliseconds of a picture (all its tiles, one after
+    the other), one thread."""
 
     model_config = ConfigDict(frozen=True)
 

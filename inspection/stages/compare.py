@@ -168,7 +168,7 @@ class Comparison:
 
     def _judged(self, cell: Cell, trained: Trained, snapshot: Snapshot) -> Trial:
         judging = snapshot.of(Split.VALIDATION)
-        scores = predict(trained, judging, self.material.picture, region=self.material.product.region)
+        scores = predict(trained, judging, self.material.picture, framed=self.material.product)
         known = member(cell.backbone)
         return Trial(
             backbone=cell.backbone,

@@ -12,7 +12,7 @@ from inspection.data.snapshot_record import Example, Snapshot, Split
 from inspection.data.snapshots import load_snapshot
 from inspection.errors import UsageError
 from inspection.store.session import Store
-from inspection.training.cache import decode_frame
+from inspection.training.cache import decode_tiles, tile_count
 
 Say = Callable[[str], None]
 """Where a stage tells what it is doing, in words."""
@@ -41,8 +41,13 @@ class Material:
         return self.store.blobs.get(f"pictures/{sha256}")
 
     def frames(self, examples: Sequence[Example]) -> list[NDArray[np.uint8]]:
-        """The uint8 ``[H, W, 3]`` BGR frames a model is shown (region of interest cut out)."""
-        return [decode_frame(self.picture(e.picture), self.product.region) for e in examples]
+        """The uint8 ``[H, W, 3]`` BGR frames a model is shown: region of interest, each of its tiles after the other."""
+        return [frame for e in examples for _, frame in decode_tiles(self.picture(e.picture), self.product)]
+
+    @property
+    def tiles(self) -> int:
+        """How many of them each picture has."""
+        return tile_count(self.product)
 
     def of(self, split: Split) -> list[Example]:
         """Examples of one side."""

@@ -19,6 +19,7 @@ from inspection.contracts import MODEL_NAME, RECIPE_NAME, InputDescription, Orig
 from inspection.data.pictures import decode_bgr, encode_png
 from inspection.data.product import Product, StudentPlan
 from inspection.data.snapshot_record import Example, Split
+from inspection.models.tiles import worst_tile
 from inspection.release.bundle import choose_self_test, pack
 from inspection.release.export import export_onnx
 from inspection.release.measure import compare_latency, scores_of
@@ -125,7 +126,11 @@ def choose_file(material: Material, candidate: Candidate, student: Trained, numb
     """Measure both files on the validation side and choose by `choose_precision`; its recipe and scores with it."""
     examples = material.of(Split.VALIDATION)
     frames = material.frames(examples)
-    exact, small = scores_of(candidate.float_onnx, frames), scores_of(candidate.int8_onnx, frames)
+    good_index = student.classes.index(student.good_class)
+    exact, small = (
+        worst_tile(scores_of(file, frames), material.tiles, good_index)
+        for file in (candidate.float_onnx, candidate.int8_onnx)
+    )
     recipe = _calibrated(exact, examples, student.classes, material.product, number)
     equal = np.asarray(_decisions(exact, student.classes, recipe)) == np.asarray(_decisions(small, student.classes, recipe))
     truth = [student.classes.index(e.label) for e in examples]
@@ -136,8 +141,8 @@ def choose_file(material: Material, candidate: Candidate, student: Trained, numb
     int8 = precision == "int8"
     shipped = Shipped(
         precision=precision,
-        latency_ms=(times.int8_model if int8 else times.float_model).p50_ms,
-        float_latency_ms=times.float_model.p50_ms,
+        latency_ms=(times.int8_model if int8 else times.float_model).p50_ms * material.tiles,
+        float_latency_ms=times.float_model.p50_ms * material.tiles,
         agreement=agreement if int8 else 1.0,
         length=(candidate.int8_onnx if int8 else candidate.float_onnx).stat().st_size,
         float_length=candidate.float_onnx.stat().st_size,

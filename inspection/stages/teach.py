@@ -94,7 +94,7 @@ def train_teacher(
 
 
 def _scores(material: Material, trained: Trained, examples: Sequence[Example]) -> NDArray[np.float32]:
-    return predict(trained, examples, material.picture, region=material.product.region)
+    return predict(trained, examples, material.picture, framed=material.product)
 
 
 def judge_teacher(material: Material, teacher: Trained, champion: ChampionTeacher | None, *, who: str) -> Judgement:

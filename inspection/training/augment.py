@@ -29,10 +29,11 @@ class Augmentation:
         self._compose = A.Compose(_steps(plan))
         self._seed = seed
 
-    def __call__(self, image: Image, places: Image, draw: int) -> tuple[Image, Image]:
+    def __call__(self, image: Image, places: Image, *draw: int) -> tuple[Image, Image]:
         """See the class."""
         # One stream for all steps: albumentations' own ``seed`` gives each the *same* one (2.0.8), both flips or neither.
-        self._compose.set_random_state(np.random.default_rng((self._seed, draw)), random.Random(f"{self._seed}/{draw}"))  # noqa: S311
+        seed = (self._seed, *draw)
+        self._compose.set_random_state(np.random.default_rng(seed), random.Random("/".join(map(str, seed))))  # noqa: S311
         changed = self._compose(image=image, mask=places)
         return changed["image"], changed["mask"]
 

@@ -1,11 +1,11 @@
 """Decoded pictures at the network's working size, made once per training.
 
 Invariant: the pixels are those of `Preprocess.resize`, rounded to uint8, so an epoch neither decodes nor resizes and
-still sees what the device sees.
+still sees what the device sees: whole frames, or their tiles.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from inspection.contracts import Region, canonical_json, sha256_hex
+from inspection.contracts import Box, Framed, Region, Tiling, canonical_json, sha256_hex, tiles_of
 from inspection.data.pictures import decode_bgr
 from inspection.data.snapshot_record import Example
 from inspection.errors import UsageError
@@ -23,71 +23,104 @@ Pictures = Callable[[str], bytes]
 """From a picture's sha256 to its file bytes."""
 
 
-def decode_frame(data: bytes, region: Region | None) -> NDArray[np.uint8]:
-    """File bytes to the uint8 ``[H, W, 3]`` BGR frame the network is given: the region of interest, if there is one."""
+_ONE_TILE = Tiling()
+
+
+@dataclass(frozen=True)
+class Framing:
+    """A `Framed` of its own; the default is the whole frame as one tile."""
+
+    region: Region | None = None
+    tiling: Tiling = _ONE_TILE
+
+
+WHOLE = Framing()
+
+
+def tile_count(framed: Framed) -> int:
+    """How many tiles each frame has."""
+    return framed.tiling.rows * framed.tiling.columns
+
+
+def decode_tiles(data: bytes, framed: Framed) -> list[tuple[Region, NDArray[np.uint8]]]:
+    """File bytes to what the network is given: the tiles of the region of interest, uint8 ``[h, w, 3]`` BGR, each with its
+    place in the frame. UsageError when the region does not lie in the picture."""
     frame = decode_bgr(data)
-    if region is None:
-        return frame
-    cut = frame[region.y : region.y + region.height, region.x : region.x + region.width]
-    if cut.shape[:2] != (region.height, region.width):
-        raise UsageError(
-            f"a picture of {frame.shape[1]}x{frame.shape[0]} px does not hold the region of interest "
-            f"{region.width}x{region.height} at ({region.x}, {region.y}): correct the product's region"
-        )
-    return np.ascontiguousarray(cut)
+    try:
+        tiles = tiles_of(frame.shape[0], frame.shape[1], framed)
+    except ValueError as error:
+        raise UsageError(f"a picture does not fit the product: {error}") from error
+    return [(t, np.ascontiguousarray(frame[t.y : t.y + t.height, t.x : t.x + t.width])) for t in tiles]
 
 
 @dataclass(frozen=True)
 class Working:
-    """``images`` uint8 ``[N, h, w, 3]`` BGR; ``places`` uint8 ``[N, h, w]``: which class lies where.
+    """Tiles of N pictures, T of each, in order. ``images`` uint8 ``[N * T, h, w, 3]`` BGR; ``places`` uint8
+    ``[N * T, h, w]``: which class lies where; ``labels`` int64 ``[N * T]``: the class each tile shows by itself.
 
     In ``places`` a pixel is `GOOD_PLACE`, 1 + class index inside a box, or `UNKNOWN_PLACE` all over a defective picture
-    that nobody drew a box on.
+    that nobody drew a box on. A label is `UNCLEAR` there too, unless the tile is the whole picture, and where a tile shows
+    less than half of every box that reaches into it.
     """
 
     images: NDArray[np.uint8]
     places: NDArray[np.uint8]
+    labels: NDArray[np.int64]
 
 
 GOOD_PLACE, UNKNOWN_PLACE = 0, 255
+UNCLEAR = -1
+_SEEN = 0.5  # of a box's area: with less of it in a tile nobody could name the defect
 
 
 @dataclass(frozen=True)
 class Workshop:
-    """How pictures are brought to the working size: the network's preprocessing, the product's region and classes."""
+    """How pictures are brought to the working size: the network's preprocessing, the product's framing and classes."""
 
     preprocess: Preprocess
     classes: Sequence[str]
     good_class: str
-    region: Region | None = None
+    framed: Framed = WHOLE
 
     def key(self, examples: Sequence[Example]) -> str:
-        """A name for the result: the same for the same pictures, boxes, size and region."""
-        size = [self.preprocess.height, self.preprocess.width]
-        what = [size, HALVINGS, list(self.classes), self.good_class, self.region and self.region.model_dump(mode="json")]
+        """A name for the result: the same for the same pictures, boxes, size and framing."""
+        size, region, tiling = [self.preprocess.height, self.preprocess.width], self.framed.region, self.framed.tiling
+        framing = [region and region.model_dump(mode="json"), tiling.model_dump(mode="json")]
         shown = [[e.picture, e.label, [b.model_dump(mode="json") for b in e.boxes]] for e in examples]
-        return sha256_hex(canonical_json([what, shown]))[:16]
+        return sha256_hex(canonical_json([size, HALVINGS, list(self.classes), self.good_class, framing, shown]))[:16]
 
-    def picture(self, data: bytes, example: Example) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """File bytes to ``(image [h, w, 3], places [h, w])``, both uint8."""
-        frame = torch.from_numpy(decode_frame(data, self.region))
-        resized = self.preprocess.resize(frame[None])[0].round().clamp(0, 255)
-        image = resized.byte().permute(1, 2, 0).contiguous().numpy()
-        return image, self.places(example, frame.shape[0], frame.shape[1])
+    def tiles(self, data: bytes, example: Example) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8], int]]:
+        """File bytes to ``(image [h, w, 3], places [h, w], label)`` of each tile; see `Working`."""
+        for tile, frame in decode_tiles(data, self.framed):
+            resized = self.preprocess.resize(torch.from_numpy(frame)[None])[0].round().clamp(0, 255)
+            image = resized.byte().permute(1, 2, 0).contiguous().numpy()
+            yield image, self.places(example, tile), self.label(example, tile)
 
-    def places(self, example: Example, frame_height: int, frame_width: int) -> NDArray[np.uint8]:
-        """Draw the example's boxes; a box is never lost by shrinking, it keeps at least a pixel."""
+    def places(self, example: Example, tile: Region) -> NDArray[np.uint8]:
+        """Draw the example's boxes as they lie in a tile; a box is never lost by shrinking, it keeps at least a pixel."""
         height, width = self.preprocess.height, self.preprocess.width
         unknown = example.label != self.good_class and not example.boxes
         drawn = np.full((height, width), UNKNOWN_PLACE if unknown else GOOD_PLACE, np.uint8)
-        left, top = (self.region.x, self.region.y) if self.region is not None else (0, 0)
-        for box in example.boxes:
-            if box.label not in self.classes or box.label == self.good_class:
-                continue
-            rows = _span(box.y - top, box.height, height / frame_height)
-            columns = _span(box.x - left, box.width, width / frame_width)
+        for box in self._defects(example):
+            rows = _span(box.y - tile.y, box.height, height / tile.height)
+            columns = _span(box.x - tile.x, box.width, width / tile.width)
             drawn[rows, columns] = 1 + self.classes.index(box.label)
         return drawn
+
+    def label(self, example: Example, tile: Region) -> int:
+        """Index of the class a tile shows: the picture's if that is good or has one tile only; else the largest box's."""
+        if example.label == self.good_class or tile_count(self.framed) == 1:
+            return self.classes.index(example.label)
+        if not example.boxes:
+            return UNCLEAR
+        within = [(box, _area_within(box, tile)) for box in self._defects(example)]
+        clear = [(area, box.label) for box, area in within if area >= _SEEN * box.width * box.height]
+        if clear:
+            return self.classes.index(max(clear)[1])
+        return UNCLEAR if any(area > 0 for _, area in within) else self.classes.index(self.good_class)
+
+    def _defects(self, example: Example) -> list[Box]:
+        return [b for b in example.boxes if b.label in self.classes and b.label != self.good_class]
 
 
 def _span(start: float, length: float, scale: float) -> slice:
@@ -96,25 +129,34 @@ def _span(start: float, length: float, scale: float) -> slice:
     return slice(first, max(0, math.ceil((start + length) * scale)))
 
 
+def _area_within(box: Box, tile: Region) -> float:
+    """Square pixels of a box that lie in a tile."""
+    width = min(box.x + box.width, tile.x + tile.width) - max(box.x, tile.x)
+    height = min(box.y + box.height, tile.y + tile.height) - max(box.y, tile.y)
+    return max(0.0, width) * max(0.0, height)
+
+
 def working_pictures(examples: Sequence[Example], pictures: Pictures, workshop: Workshop, workdir: Path) -> Working:
     """All examples at the working size, memory-mapped from files in ``workdir`` that are used again if they are there."""
-    height, width = workshop.preprocess.height, workshop.preprocess.width
-    shape = (len(examples), height, width)
+    shape = (len(examples) * tile_count(workshop.framed), workshop.preprocess.height, workshop.preprocess.width)
     path = workdir / f"pictures-{workshop.key(examples)}.u8"
     if not path.exists():
         workdir.mkdir(parents=True, exist_ok=True)
         _write(path, examples, pictures, workshop)
     images = np.memmap(path, dtype=np.uint8, mode="r", shape=(*shape, 3))
-    return Working(images, np.memmap(path.with_suffix(".places"), dtype=np.uint8, mode="r", shape=shape))
+    places = np.memmap(path.with_suffix(".places"), dtype=np.uint8, mode="r", shape=shape)
+    return Working(images, places, np.load(path.with_suffix(".npy")))
 
 
 def _write(path: Path, examples: Sequence[Example], pictures: Pictures, workshop: Workshop) -> None:
-    """Write temporary files, then name them, the pictures last: their name means that both are complete."""
-    images, places = path.with_suffix(".u8.tmp"), path.with_suffix(".places.tmp")
+    """Write temporary files, then name them, the pictures last: their name means that all are complete."""
+    images, places, labels = path.with_suffix(".u8.tmp"), path.with_suffix(".places.tmp"), []
     with images.open("wb") as image_file, places.open("wb") as place_file, torch.inference_mode():
         for example in examples:
-            image, drawn = workshop.picture(pictures(example.picture), example)
-            image_file.write(image.tobytes())
-            place_file.write(drawn.tobytes())
+            for image, drawn, label in workshop.tiles(pictures(example.picture), example):
+                image_file.write(image.tobytes())
+                place_file.write(drawn.tobytes())
+                labels.append(label)
+    np.save(path.with_suffix(".npy"), np.asarray(labels, np.int64))
     places.replace(path.with_suffix(".places"))
     images.replace(path)

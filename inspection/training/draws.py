@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
 Draw = tuple[int, int]
-"""A picture's index, and the number of the draw since the training began: what its augmentation is seeded with."""
+"""A portion's index (`inspection.training.loading.Portions`), and the number of the draw since the training began: what its
+augmentation is seeded with."""
 AS_IT_IS = -1
 """Instead of the number of a draw: not augmented."""
 

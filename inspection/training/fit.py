@@ -82,7 +82,7 @@ def load_data(
     spec = net.spec
     preprocess = Preprocess(spec.height, spec.width, spec.mean, spec.std)
     data = SnapshotData(snapshot, product.train, preprocess, compute.num_workers, steps)
-    data.decode(pictures, workdir, product.region)
+    data.decode(pictures, workdir, product)
     return data
 
 

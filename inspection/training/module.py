@@ -20,12 +20,12 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from inspection.models.network import InspectionNet
 from inspection.models.preprocess import Preprocess
+from inspection.models.tiles import pooled, worst_tile
 from inspection.training.cache import GOOD_PLACE, UNKNOWN_PLACE
+from inspection.training.loading import Batch
 from inspection.training.schedule import Pace, make_optimizer
 
 LABEL_SMOOTHING = 0.05
-Batch = tuple[Tensor, Tensor, Tensor]
-"""Normalized pictures, class indices, places (see `inspection.training.cache.Working`)."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Tuning:
 
 
 class Classifier(lightning.LightningModule):
-    """Trains ``net`` on uint8 BGR batches ``[N, 3, h, w]``; normalizes on the device, outside mixed precision.
+    """Trains ``net`` on batches of uint8 BGR tiles ``[M, 3, h, w]``; normalizes on the device, outside mixed precision.
 
     Where it is known which class lies where (good pictures, and boxes), every location of the map is taught as well.
     """
@@ -65,8 +65,9 @@ class Classifier(lightning.LightningModule):
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """uint8 pictures become normalized floats, channels last."""
-        images, labels, places = batch
-        return self.preprocess.normalize(images).contiguous(memory_format=torch.channels_last), labels, places
+        images, labels, places, counts = batch
+        ready = self.preprocess.normalize(images).contiguous(memory_format=torch.channels_last)
+        return ready, labels, places, counts
 
     def hard_loss(self, logits: Tensor, map_logits: Tensor, labels: Tensor, places: Tensor) -> Tensor:
         """Cross-entropy on the picture, with a little label smoothing, plus the map's."""
@@ -75,16 +76,17 @@ class Classifier(lightning.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One step's loss."""
-        images, labels, places = batch
+        images, labels, places, counts = batch
         logits, map_logits = self.net(images)
-        loss = self.hard_loss(logits, map_logits, labels, places)
+        loss = self.hard_loss(pooled(logits, counts), map_logits, labels, places)
         self.training_loss.update(loss.detach())
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Counts right and wrong answers."""
-        images, labels, _ = batch
-        logits = self.judged(images)[0].float()
+        """Counts right and wrong answers, each picture judged by its worst tile."""
+        images, labels, _, counts = batch
+        tiles = torch.log_softmax(self.judged(images)[0].float(), dim=1)
+        logits = worst_tile(tiles, counts[0], self.net.spec.good_index)
         self.validation_loss.update(functional.cross_entropy(logits, labels), len(labels))
         self.confusion.update(logits, labels)
 
@@ -219,7 +221,7 @@ class Distiller(Classifier):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """One step's loss."""
-        images, labels, places, seen = batch
+        images, labels, places, counts, seen = batch
         self.teacher.eval()  # Lightning puts all children into training mode
         with torch.no_grad(), torch.autocast(seen.device.type, torch.bfloat16, enabled=self.teacher_bf16):
             wanted, wanted_map = self.teacher(seen)
@@ -227,7 +229,7 @@ class Distiller(Classifier):
         soft = self._divergence(logits, wanted)
         if map_logits.shape == wanted_map.shape:
             soft = 0.5 * (soft + self._divergence(map_logits, wanted_map))
-        hard = self.hard_loss(logits, map_logits, labels, places)
+        hard = self.hard_loss(pooled(logits, counts), map_logits, labels, places)
         loss = self.hard_label_share * hard + (1 - self.hard_label_share) * soft
         self.training_loss.update(loss.detach())
         return loss

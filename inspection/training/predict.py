@@ -1,4 +1,4 @@
-"""Class scores of pictures, through the very graph that is exported."""
+"""Class scores of pictures, through the very graph that is exported, by the tiles that a device would cut."""
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -7,11 +7,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from inspection.contracts import Region
+from inspection.contracts import Framed
 from inspection.data.snapshot_record import Example
 from inspection.models.deploy import DeployGraph
 from inspection.models.network import InspectionNet
-from inspection.training.cache import Pictures, decode_frame
+from inspection.models.tiles import worst_tile
+from inspection.training.cache import WHOLE, Pictures, decode_tiles, tile_count
 from inspection.training.record import Trained
 
 
@@ -20,18 +21,19 @@ def predict(
     examples: Sequence[Example],
     pictures: Pictures,
     *,
-    region: Region | None = None,
+    framed: Framed = WHOLE,
     batch_size: int = 32,
 ) -> NDArray[np.float32]:
-    """Scores float32 ``[N, K]`` in the order of ``examples``, rows sum to 1; ``region`` is the product's."""
+    """Scores float32 ``[N, K]`` in the order of ``examples``, rows sum to 1: those of a picture's worst tile, where
+    ``framed`` (the product) has several."""
     graph = _graph(trained)
     device = next(graph.parameters()).device
     rows = [np.zeros((0, graph.net.spec.classes), np.float32)]
     with torch.inference_mode():
-        for batch in _batches(examples, pictures, region, batch_size):
+        for batch in _batches(examples, pictures, framed, batch_size):
             scores, _ = graph(torch.from_numpy(batch).to(device))
             rows.append(scores.cpu().numpy())
-    return np.concatenate(rows)
+    return worst_tile(np.concatenate(rows), tile_count(framed), graph.good_index)
 
 
 def _graph(trained: Trained | InspectionNet | DeployGraph) -> DeployGraph:
@@ -41,11 +43,9 @@ def _graph(trained: Trained | InspectionNet | DeployGraph) -> DeployGraph:
     return graph.to(device).eval()
 
 
-def _batches(
-    examples: Sequence[Example], pictures: Pictures, region: Region | None, size: int
-) -> Iterator[NDArray[np.uint8]]:
+def _batches(examples: Sequence[Example], pictures: Pictures, framed: Framed, size: int) -> Iterator[NDArray[np.uint8]]:
     """Neighbours of one size go together: uint8 ``[n, H, W, 3]``, n <= ``size``."""
-    frames = (decode_frame(pictures(e.picture), region) for e in examples)
+    frames = (frame for e in examples for _, frame in decode_tiles(pictures(e.picture), framed))
     for _, alike in groupby(frames, key=lambda f: f.shape):
         batch: list[NDArray[np.uint8]] = []
         for frame in alike:

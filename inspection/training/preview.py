@@ -31,12 +31,12 @@ def sheet(product: Product, examples: Sequence[Example], pictures: Pictures, var
     """A row per example: as it is, then ``variants`` draws of its augmentation, with the boxes that move along."""
     plan = product.train
     mean, std = catalogue.IMAGENET_MEAN, catalogue.IMAGENET_STD  # a sheet shows pictures before they are normalized
-    workshop = Workshop(Preprocess(plan.height, plan.width, mean, std), product.classes, product.good_class, product.region)
+    workshop = Workshop(Preprocess(plan.height, plan.width, mean, std), product.classes, product.good_class, product)
     augment = Augmentation(plan.augment, plan.height, plan.width, plan.seed)
     figure = Figure(figsize=(_INCHES * (variants + 1), _INCHES * len(examples) + 0.8), layout="constrained")
     axes = figure.subplots(len(examples), variants + 1, squeeze=False)
     for number, (row, example) in enumerate(zip(axes, examples, strict=True)):
-        image, places = workshop.picture(pictures(example.picture), example)
+        image, places = _shown(workshop, pictures(example.picture), example)
         draws = [augment(image, places, number * variants + n) for n in range(variants)]
         for axis, (drawn, moved) in zip(row, [(image, places), *draws], strict=True):
             axis.imshow(drawn[..., ::-1])
@@ -47,6 +47,14 @@ def sheet(product: Product, examples: Sequence[Example], pictures: Pictures, var
     axes[0, 1].set_title("as the network is shown it", loc="left")
     figure.supxlabel(in_words(plan.augment), fontsize="small")
     return figure
+
+
+def _shown(workshop: Workshop, data: bytes, example: Example) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """The picture; of several tiles the first of the picture's class, or the first."""
+    tiles = list(workshop.tiles(data, example))
+    own = workshop.classes.index(example.label)
+    image, places, _ = next((tile for tile in tiles if tile[2] == own), tiles[0])
+    return image, places
 
 
 def _outline(axis: object, places: NDArray[np.uint8]) -> None:

@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 
 from edge_agent import judge
-from inspection.contracts import ANY_DEFECT, Band, Box, Limits, Recipe, Region, Tiling, sha256_hex
+from inspection.contracts import ANY_DEFECT, Band, Box, Limits, Recipe, Region, Tiling, sha256_hex, tiles_of
 from inspection.data.pictures import decode_bgr, encode_png
 from inspection.data.product import AugmentPlan, Product, TrainPlan
 from inspection.data.snapshot_record import Example, Snapshot, Split
@@ -168,7 +168,7 @@ def _kinds_of_boxes() -> dict[str, list[Box]]:
 
 def _add_tiles(subject: Subject, board: Picture, truth: Sequence[Box], side: Split, boxed: bool) -> None:
     """A tile is of the class of its largest defect; one that shows mere edges of defects teaches nobody."""
-    tiles = judge.tiles_of(board.shape[0], board.shape[1], subject.recipe)
+    tiles = tiles_of(board.shape[0], board.shape[1], subject.recipe)
     for tile, view in zip(tiles, judge.cut(board, tiles), strict=True):
         parts = [part for box in truth if (part := _within(box, tile)) is not None]
         clear = [part for part in parts if part.score >= _SEEN]
@@ -227,7 +227,7 @@ def answers(subject: Subject, trained: Trained) -> Iterator[Answer]:
     with torch.inference_mode():
         for frame in subject.frames:
             height, width = frame.picture.shape[:2]
-            tiles = judge.tiles_of(height, width, subject.recipe)
+            tiles = tiles_of(height, width, subject.recipe)
             shown = torch.from_numpy(np.stack(judge.cut(frame.picture, tiles)))
             logits, maps = graph.net(graph.preprocess(shown))
             yield Answer(frame, tiles, torch.softmax(logits, 1).numpy(), torch.softmax(maps, 1).numpy())

@@ -2,7 +2,6 @@
 
 import pytest
 
-from inspection.contracts import Tiling
 from inspection.data.product import Product, SchedulePlan, unknown_fields
 from inspection.data.products import (
     add_station,
@@ -42,12 +41,11 @@ def test_a_mistyped_product_is_met_with_the_nearest(store: Store) -> None:
         {"good_class": "fine"},
         {"classes": ["ok", "*"]},
         {"classes": ["ok", " "]},
-        {"tiling": Tiling(rows=2, columns=2)},
         {"schedule": SchedulePlan(retrain="every day")},
     ],
 )
 def test_a_product_that_contradicts_itself_is_refused(store: Store, changes: dict[str, object]) -> None:
-    """Classes are distinct, named, and include the good one; what training cannot do is not promised."""
+    """Classes are distinct, named, and include the good one."""
     with pytest.raises(UsageError, match="'lid'"), store.begin() as session:
         save_product(session, PRODUCT.model_copy(update=changes))
 

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from edge_agent.judge import MAX_REGIONS, audited, boxes, cut, judge, near_threshold, tiles_of, to_show, whole_map, why_keep
+from edge_agent.judge import MAX_REGIONS, audited, boxes, cut, judge, near_threshold, to_show, whole_map, why_keep
 from edge_agent.runtime import Inference
-from inspection.contracts import Box, Decision, Purpose, Recipe, Region, Tiling, decide
+from inspection.contracts import Box, Decision, Purpose, Recipe, Region, Tiling, decide, tiles_of
 from tests.edge_agent.helpers import CLASSES, recipe
 
 WHOLE = Region(x=0, y=0, width=64, height=48)
@@ -36,7 +36,7 @@ def test_tiles_have_one_size_and_cover_the_frame(height: int, width: int, rows: 
 
 def test_a_region_outside_the_frame_is_refused() -> None:
     """A recipe for a larger camera must not be applied to a part of its region."""
-    with pytest.raises(ValueError, match="outside the frame"):
+    with pytest.raises(ValueError, match="does not lie in the frame"):
         tiles_of(48, 64, tiled(1, 1, region=Region(x=10, y=0, width=60, height=40)))
 
 

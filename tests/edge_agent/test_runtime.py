@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from edge_agent.bundle import open_bundle
-from edge_agent.judge import cut, tiles_of
+from edge_agent.judge import cut
 from edge_agent.runtime import Inference, OnnxRuntime
-from inspection.contracts import Tiling
+from inspection.contracts import Tiling, tiles_of
 from tests.edge_agent.helpers import Image, bundle, picture, recipe
 
 GRID = Tiling(rows=2, columns=3)

@@ -9,9 +9,9 @@ import pytest
 from numpy.typing import NDArray
 from sqlalchemy import select
 
-from edge_agent.judge import Judgement, judge, tiles_of
+from edge_agent.judge import Judgement, judge
 from edge_agent.runtime import Inference
-from inspection.contracts import Band, Box, Decision, Part, Recipe, Region, Tiling
+from inspection.contracts import Band, Box, Decision, Part, Recipe, Region, Tiling, tiles_of
 from inspection.data.product import Product
 from inspection.errors import MissingPictureError, ServerError
 from inspection.labelling.answers import read_boxes
