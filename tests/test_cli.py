@@ -114,6 +114,8 @@ def test_commands_of_the_agent_are_there(path: str) -> None:
         ["labels", "show", "9c41", "--product", "nobody"],
         ["labels", "retract", "9c41", "--product", "nobody", "--why", "x"],
         ["demo", "--good", "ok"],
+        ["demo", "--tiles", "2x2"],
+        ["train", "--snapshot", "nobody", "--tiles", "2x2"],
         ["backbones", "--family", "nobody"],
         ["preview-augmentation", "--product", "nobody"],
         ["preview-augmentation", "--images", "tests"],

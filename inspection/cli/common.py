@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,31 @@ state_option = click.option(
     type=click.Path(path_type=Path, file_okay=False),
     default=None,
     help="Folder that holds everything. Default: $ESCAPEMENT_STATE, else ./state.",
+)
+
+
+class TilesType(click.ParamType):  # type: ignore[type-arg]  # its argument is newer than the oldest click we take
+    """``ROWSxCOLUMNS`` or ``ROWSxCOLUMNS+OVERLAP`` (pixels) to a `Tiling`."""
+
+    name = "ROWSxCOLUMNS[+PIXELS]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """See the class."""
+        from inspection.contracts import Tiling
+
+        found = re.fullmatch(r"([1-9]\d?)x([1-9]\d?)(?:\+(\d{1,4}))?", str(value))
+        if found is None:
+            self.fail(f"{value!r}: give rows, columns and their overlap in pixels, as 3x3 or 3x3+40", param, ctx)
+        rows, columns, overlap = (int(number or 0) for number in found.groups())
+        return Tiling(rows=rows, columns=columns, overlap=overlap)
+
+
+tiles_option = click.option(
+    "--tiles",
+    "tiling",
+    type=TilesType(),
+    default=None,
+    help="With --images: cut pictures into tiles, as 3x3 or 3x3+40 (40 px overlap); for small defects on large pictures.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for a script to read.")
 

@@ -16,6 +16,7 @@ from inspection.cli.common import (
     share_the_processor,
     show,
     state_option,
+    tiles_option,
 )
 
 
@@ -30,6 +31,7 @@ from inspection.cli.common import (
 @click.option("--pretrained", default=None, help='"hub", "none", or a file of weights. Default: the product\'s.')
 @click.option("--epochs", type=click.IntRange(1), default=None)
 @click.option("--size", type=click.IntRange(32), default=None, help="Side of the network's input in pixels.")
+@tiles_option
 @state_option
 @json_option
 def train(state: Path | None, as_json: bool, images: Path | None, good: str | None, **options: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from inspection.cli.common import EXIT_FAILED, json_option, settings_of, show, state_option
+from inspection.cli.common import EXIT_FAILED, json_option, settings_of, show, state_option, tiles_option
 from inspection.errors import UsageError
 
 
@@ -50,6 +50,7 @@ def up(state: Path | None, ephemeral: bool, host: str | None) -> None:
     default=None,
     help="Pixels a side the networks are shown. Default: 128 at most; up to 320 where boxes.csv shows small defects.",
 )
+@tiles_option
 @click.option("--max-escape", type=click.FloatRange(0, 1), default=None, help="Limit on the escape rate for the gates.")
 @click.option("--max-overkill", type=click.FloatRange(0, 1), default=None, help="Limit on the overkill rate.")
 @click.option("--report", type=click.Path(path_type=Path), default=Path("demo-report.json"), show_default=True)

@@ -26,7 +26,7 @@ from inspection.contracts.manifest import (
     SelfTestCase,
 )
 from inspection.contracts.recipe import ANY_DEFECT, Costs, Limits, Promise, Recipe, Region, Tiling
-from inspection.contracts.tiles import Framed, tiles_of
+from inspection.contracts.tiles import WHOLE, Framed, Framing, tile_count, tiles_of
 from inspection.contracts.verdict import (
     Band,
     Box,
@@ -46,6 +46,7 @@ __all__ = [
     "MANIFEST_NAME",
     "MODEL_NAME",
     "RECIPE_NAME",
+    "WHOLE",
     "AgentState",
     "Assignment",
     "Band",
@@ -58,6 +59,7 @@ __all__ = [
     "ErrorCode",
     "FileEntry",
     "Framed",
+    "Framing",
     "InputDescription",
     "Ledger",
     "Limits",
@@ -89,6 +91,7 @@ __all__ = [
     "decide",
     "defect_score",
     "sha256_hex",
+    "tile_count",
     "tiles_of",
     "worst",
 ]

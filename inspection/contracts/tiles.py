@@ -1,5 +1,6 @@
 """Which rectangles of a frame a model is shown: a grid over the region of interest. Pure; device and training share it."""
 
+from dataclasses import dataclass
 from typing import Protocol
 
 from inspection.contracts.recipe import Region, Tiling
@@ -15,6 +16,25 @@ class Framed(Protocol):
     @property
     def tiling(self) -> Tiling:
         """The grid over it."""
+
+
+_ONE_TILE = Tiling()
+
+
+@dataclass(frozen=True)
+class Framing:
+    """A `Framed` of its own; by default the whole frame is one tile."""
+
+    region: Region | None = None
+    tiling: Tiling = _ONE_TILE
+
+
+WHOLE = Framing()
+
+
+def tile_count(framed: Framed) -> int:
+    """How many tiles each frame has."""
+    return framed.tiling.rows * framed.tiling.columns
 
 
 def _starts(length: int, count: int, overlap: int) -> tuple[int, list[int]]:

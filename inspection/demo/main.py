@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
+from inspection.contracts import Tiling
 from inspection.demo import agents
 from inspection.demo.circle import Circle, NotShippedError
 from inspection.demo.plan import NO_HUB, Plan, hub_answers, images_plan, rendered_plan
@@ -48,6 +49,7 @@ class DemoOptions:
     student: str | None = None
     student_pretrained: str | None = None
     size: int | None = None
+    tiling: Tiling | None = None
     max_escape: float | None = None
     max_overkill: float | None = None
     report: Path = Path("demo-report.json")
@@ -105,11 +107,13 @@ def _plan(options: DemoOptions) -> Plan:
     if options.images is None:
         if options.good is not None:
             raise UsageError("--good belongs to --images: name the folder of pictures too")
+        if options.tiling is not None:
+            raise UsageError("--tiles belongs to --images: the made-up parts are shown whole")
         plan = rendered_plan()
     elif options.good is None:
         raise UsageError("--images needs --good: the name of the good class among the folder's classes")
     else:
-        plan = images_plan(options.images, options.good)
+        plan = images_plan(options.images, options.good, options.tiling or Tiling())
         if None in (options.pretrained, options.student_pretrained):  # real pictures want learned weights
             usual = "hub" if hub_answers() else None
             plan = plan if usual else plan.noted(NO_HUB)

@@ -11,7 +11,7 @@ from typing import Any, Self
 import httpx
 from huggingface_hub.constants import ENDPOINT
 
-from inspection.contracts import Costs, Limits
+from inspection.contracts import Costs, Framing, Limits, Tiling, tiles_of
 from inspection.data import picture_headers
 from inspection.data.importers import read_directory
 from inspection.data.product import (
@@ -35,6 +35,7 @@ LOOK = Look(contrast=1.8, defect_size=1.8)  # what a network learns from scratch
 _FINE_TUNING, _FINE_TUNING_STUDENT = 8e-4, 1.5e-3  # learning rates
 _PEOPLE_ASK = 60
 _HUB_SECONDS = 3.0
+_ONE_TILE = Tiling()
 _USUAL_SIDE, _LONGEST_SIDE = 128, 320  # of what a network is shown, in pixels
 _DEFECT_SIDE = 12  # so many of them across a defect of the usual size, where boxes say how large defects are
 NO_HUB = (
@@ -140,17 +141,18 @@ def rendered_plan() -> Plan:
     return Plan(product, schedule, STATIONS, SEED, "rendered", 0.15, ask)
 
 
-def _working_size(directory: Path, schedule: Schedule) -> int:
+def _working_size(directory: Path, schedule: Schedule, tiling: Tiling) -> int:
     """Pixels a side a network is shown, a multiple of 32.
 
-    Usually 128; more where boxes say that defects would be too small to see; never more than the pictures have, since
-    enlarging tells a network nothing.
+    Usually 128; more where boxes say that defects would be too small to see; never more than the pictures, or their tiles,
+    have, since enlarging tells a network nothing.
     """
     sides = []
     for part in schedule.start:
         with suppress(PictureError):  # the import counts it, in quarantine
             header = picture_headers.read(part.source.read_bytes() if part.source else b"")
-            sides.append(min(header.width, header.height))
+            tile = tiles_of(header.height, header.width, Framing(tiling=tiling))[0]
+            sides.append(min(tile.width, tile.height))
     side = median(sides or [_USUAL_SIDE])
     boxes = [box for item in read_directory(directory, schedule.good_class) for box in item.boxes]
     small = median([min(box.width, box.height) for box in boxes] or [side])
@@ -167,14 +169,14 @@ def hub_answers() -> bool:
     return True
 
 
-def images_plan(directory: Path, good: str) -> Plan:
+def images_plan(directory: Path, good: str, tiling: Tiling = _ONE_TILE) -> Plan:
     """A folder of real pictures. Nobody knows what can be asked of them: without limits of the person's own the gates
     compare with the model before, and that is all."""
     schedule = images_schedule(directory, good, STATIONS, seed=SEED)
     ask = min(320, len(schedule.before) + len(schedule.pool))
-    size = _working_size(directory, schedule)
+    size = _working_size(directory, schedule, tiling)
     product = _product("pictures", schedule, size, Limits(escape_rate=1.0, overkill_rate=1.0), ask)
     by_lot = product.retrain.model_copy(update={"group_by": "lot"})
-    product = product.model_copy(update={"retrain": by_lot, "costs": Costs(escape=3.0)})
+    product = product.model_copy(update={"retrain": by_lot, "costs": Costs(escape=3.0), "tiling": tiling})
     schedule = replace(schedule, notes=(*schedule.notes, _NO_LIMITS))
     return Plan(product, schedule, STATIONS, SEED, str(directory), 0.15, ask)

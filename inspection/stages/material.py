@@ -6,13 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from inspection.contracts import tile_count
 from inspection.data.product import Product
 from inspection.data.products import load_product
 from inspection.data.snapshot_record import Example, Snapshot, Split
 from inspection.data.snapshots import load_snapshot
 from inspection.errors import UsageError
 from inspection.store.session import Store
-from inspection.training.cache import decode_tiles, tile_count
+from inspection.training.cache import decode_tiles
 
 Say = Callable[[str], None]
 """Where a stage tells what it is doing, in words."""

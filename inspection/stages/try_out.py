@@ -50,7 +50,7 @@ def _tuned(product: Product, options: Mapping[str, Any]) -> Product:
     size = options.get("size")
     given = {name: options.get(name) for name in ("backbone", "pretrained", "epochs")} | {"height": size, "width": size}
     plan = product.train.model_copy(update={name: value for name, value in given.items() if value is not None})
-    return product.model_copy(update={"train": plan})
+    return product.model_copy(update={"train": plan, "tiling": options.get("tiling") or product.tiling})
 
 
 def train_snapshot(settings: Settings, store: Store, options: Mapping[str, Any], say: Say) -> Outcome:
@@ -69,6 +69,8 @@ def material_of(store: Store, options: Mapping[str, Any]) -> Material:
     snapshot, product = options.get("snapshot"), options.get("product_name")
     if snapshot is None and product is None:
         raise UsageError("name a product with --product (all its labels are used), or a snapshot with --snapshot")
+    if options.get("tiling") is not None:
+        raise UsageError("--tiles belongs to --images: a product has a tiling of its own (`inspection product set`)")
     name = product or load_snapshot(store, str(snapshot)).product
     material = Material.load(store, name, snapshot or build_snapshot(store, name).digest)
     return replace(material, product=_tuned(material.product, options))

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from inspection.contracts import Box, Framed, Region, Tiling, canonical_json, sha256_hex, tiles_of
+from inspection.contracts import WHOLE, Box, Framed, Region, canonical_json, sha256_hex, tile_count, tiles_of
 from inspection.data.pictures import decode_bgr
 from inspection.data.snapshot_record import Example
 from inspection.errors import UsageError
@@ -21,25 +21,6 @@ from inspection.models.preprocess import HALVINGS, Preprocess
 
 Pictures = Callable[[str], bytes]
 """From a picture's sha256 to its file bytes."""
-
-
-_ONE_TILE = Tiling()
-
-
-@dataclass(frozen=True)
-class Framing:
-    """A `Framed` of its own; the default is the whole frame as one tile."""
-
-    region: Region | None = None
-    tiling: Tiling = _ONE_TILE
-
-
-WHOLE = Framing()
-
-
-def tile_count(framed: Framed) -> int:
-    """How many tiles each frame has."""
-    return framed.tiling.rows * framed.tiling.columns
 
 
 def decode_tiles(data: bytes, framed: Framed) -> list[tuple[Region, NDArray[np.uint8]]]:

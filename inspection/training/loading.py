@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from inspection.contracts import Framed
+from inspection.contracts import WHOLE, Framed, tile_count
 from inspection.data.product import TrainPlan
 from inspection.data.snapshot_record import Example, Snapshot, Split
 from inspection.errors import UsageError
 from inspection.models.preprocess import Preprocess
 from inspection.training.augment import Augmentation
-from inspection.training.cache import UNCLEAR, WHOLE, Pictures, Working, Workshop, tile_count, working_pictures
+from inspection.training.cache import UNCLEAR, Pictures, Working, Workshop, working_pictures
 from inspection.training.draws import AS_IT_IS, Draw, EachOnce, TrainingDraws
 
 Item = tuple[Tensor, int, Tensor]

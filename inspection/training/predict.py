@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from inspection.contracts import Framed
+from inspection.contracts import WHOLE, Framed, tile_count
 from inspection.data.snapshot_record import Example
 from inspection.models.deploy import DeployGraph
 from inspection.models.network import InspectionNet
 from inspection.models.tiles import worst_tile
-from inspection.training.cache import WHOLE, Pictures, decode_tiles, tile_count
+from inspection.training.cache import Pictures, decode_tiles
 from inspection.training.record import Trained
 
 

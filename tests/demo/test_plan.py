@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from sqlalchemy import func, select
 
+from inspection.contracts import Tiling
 from inspection.data.products import save_product
 from inspection.demo import main
 from inspection.demo.plan import NO_HUB, hub_answers, images_plan, rendered_plan
@@ -30,9 +31,16 @@ def test_small_pictures_are_not_enlarged(tmp_path: Path, side: int, size: int) -
     assert (train.height, train.width) == (size, size)
 
 
-@pytest.mark.parametrize(("defect", "size"), [(100, 128), (60, 128), (30, 256), (10, 320)])
-def test_small_defects_are_shown_larger(tmp_path: Path, defect: int, size: int) -> None:
-    """Boxes say how small they are: a dozen pixels across the usual one, within what two cores can train."""
+WHOLE, GRID = Tiling(), Tiling(rows=3, columns=3, overlap=40)
+
+
+@pytest.mark.parametrize(
+    ("defect", "tiling", "size"),
+    [(100, WHOLE, 128), (60, WHOLE, 128), (30, WHOLE, 256), (10, WHOLE, 320), (30, GRID, 128), (10, GRID, 224)],
+)
+def test_small_defects_are_shown_larger(tmp_path: Path, defect: int, tiling: Tiling, size: int) -> None:
+    """Boxes say how small they are: a dozen pixels across the usual one, within what two cores can train and what a
+    picture, or a tile of it, has."""
     picture = bytes(cv2.imencode(".png", np.zeros((640, 640, 3), np.uint8))[1])
     rows, boxes = ["path,label"], ["path,x0,y0,x1,y1"]
     for number in range(120):
@@ -42,7 +50,8 @@ def test_small_defects_are_shown_larger(tmp_path: Path, defect: int, size: int) 
         boxes += [f"{number}.png,5,5,{5 + defect},{5 + 2 * defect}"] if label != "ok" else []
     (tmp_path / "labels.csv").write_text("\n".join(rows))
     (tmp_path / "boxes.csv").write_text("\n".join(boxes))
-    assert images_plan(tmp_path, "ok").product.train.height == size
+    product = images_plan(tmp_path, "ok", tiling).product
+    assert (product.train.height, product.tiling) == (size, tiling)
 
 
 @pytest.mark.parametrize(("answers", "weights"), [(True, "hub"), (False, "none")])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from inspection.contracts import Box, Region, Tiling
+from inspection.contracts import WHOLE, Box, Framing, Region, Tiling
 from inspection.data.snapshot_record import Example, Split
 from inspection.errors import UsageError
 from inspection.models.preprocess import Preprocess
@@ -14,8 +14,6 @@ from inspection.training.cache import (
     GOOD_PLACE,
     UNCLEAR,
     UNKNOWN_PLACE,
-    WHOLE,
-    Framing,
     Workshop,
     decode_tiles,
     working_pictures,
