@@ -3,6 +3,7 @@
 # ruff: noqa: ARG002  # Lightning calls its hooks with more than we need
 
 import logging
+import os
 import pickle
 import time
 import warnings
@@ -24,6 +25,7 @@ from inspection.training.module import Classifier
 log = logging.getLogger(__name__)
 
 UNFINISHED = ".unfinished"
+MOST_WORKERS = 12
 OnEpoch = Callable[[int, dict[str, float]], None]
 
 
@@ -31,6 +33,7 @@ OnEpoch = Callable[[int, dict[str, float]], None]
 class Compute:
     """Where to train. The defaults take one process per GPU of this machine, or the processor.
 
+    ``num_workers``: loading processes of each device; None: `workers_for` them.
     ``bookmark_seconds``: so often what is needed to go on after a kill is written down (0: after each step).
     """
 
@@ -38,7 +41,7 @@ class Compute:
     devices: int | str = "auto"
     nodes: int = 1
     strategy: str = "auto"
-    num_workers: int = 0
+    num_workers: int | None = None
     bookmark_seconds: float = 60.0
 
 
@@ -99,33 +102,34 @@ class Bookmark(Callback):
     """Writes down where a training is, so that it can go on there; the file is complete or not there.
 
     It keeps where the draws are, too: Lightning's own keeping of a loader's state is lost when the optimizer asks how many
-    steps there will be (2.6).
+    steps there will be (2.6), and loading processes are at work before Lightning names the epoch that goes on.
     """
 
     def __init__(self, path: Path, every_seconds: float, draws: TrainingDraws) -> None:
         self._path, self._every, self._draws = path, every_seconds, draws
         self._written = time.monotonic()
-        self._given = 0
+        self._epoch, self._given = 0, 0
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, _: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Not after an epoch's last step: what comes there belongs to it."""
         if not trainer.is_last_batch:
-            self._given = batch_idx + 1
+            self._epoch, self._given = trainer.current_epoch, batch_idx + 1
             self._write_if_due(trainer)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, _: lightning.LightningModule) -> None:
         """After its validation."""
-        self._given = 0
+        self._epoch, self._given = trainer.current_epoch + 1, 0
         self._write_if_due(trainer)
 
     def state_dict(self) -> dict[str, Any]:
-        """How many batches of the epoch were given."""
-        return {"given": self._given}
+        """How many batches of which epoch were given."""
+        return {"epoch": self._epoch, "given": self._given}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """The next one comes first."""
+        self._draws.set_epoch(state_dict["epoch"])
         self._draws.start = state_dict["given"]
 
     def _write_if_due(self, trainer: lightning.Trainer) -> None:
@@ -229,10 +233,28 @@ def choose_precision(wanted: str, net: nn.Module, accelerator: str) -> str:
     """
     if wanted != "auto":
         return wanted
-    if accelerator in {"auto", "gpu", "cuda"} and torch.cuda.is_available():
+    if _on_gpu(accelerator):
         return "bf16" if torch.cuda.is_bf16_supported() else "16"
     dense = all(m.groups == 1 for m in net.modules() if isinstance(m, nn.Conv2d))
     return "bf16" if dense and _cpu_has_bf16() else "32"
+
+
+def choose_workers(compute: Compute) -> int:
+    """Loading processes of each device of this machine."""
+    if compute.num_workers is not None:
+        return compute.num_workers
+    asked = compute.devices if isinstance(compute.devices, int) and compute.devices > 0 else torch.cuda.device_count()
+    return workers_for(asked if _on_gpu(compute.accelerator) else 0, len(os.sched_getaffinity(0)))
+
+
+def workers_for(gpus: int, cores: int) -> int:
+    """A processor that trains needs its cores itself: 0. A GPU gets its share of them but one, which feeds it, and no more
+    than `MOST_WORKERS` (README.md has what one core loads)."""
+    return max(1, min(MOST_WORKERS, cores // gpus - 1)) if gpus else 0
+
+
+def _on_gpu(accelerator: str) -> bool:
+    return accelerator in {"auto", "gpu", "cuda"} and torch.cuda.is_available()
 
 
 def _cpu_has_bf16() -> bool:

@@ -19,7 +19,7 @@ from inspection.models import catalogue
 from inspection.models.network import InspectionNet
 from inspection.models.preprocess import Preprocess
 from inspection.training.cache import Pictures
-from inspection.training.engine import BestEpoch, Compute, OnEpoch, choose_precision, fit
+from inspection.training.engine import BestEpoch, Compute, OnEpoch, choose_precision, choose_workers, fit
 from inspection.training.loading import STEPS_FROM_LABELS, SnapshotData
 from inspection.training.module import Classifier, Tuning
 from inspection.training.record import Trained, load_trained, save_trained
@@ -81,12 +81,13 @@ def load_data(
     """The snapshot's pictures, decoded at the size of ``net``."""
     spec = net.spec
     preprocess = Preprocess(spec.height, spec.width, spec.mean, spec.std)
-    data = SnapshotData(snapshot, product.train, preprocess, compute.num_workers, steps)
+    data = SnapshotData(snapshot, product.train, preprocess, choose_workers(compute), steps)
     data.decode(pictures, workdir, product)
     return data
 
 
 _KEPT_SECONDS = 24 * 3600.0
+_BOOKMARK = 2  # what is written in one; others are not gone on from
 PROBE_EPOCHS = 2  # for weights that came from other pictures (README.md has the figures)
 
 
@@ -157,7 +158,7 @@ def bookmark_of(
     first = sha256_hex(b"".join(value.numpy(force=True).tobytes() for value in weights.values()))
     plans = product.model_dump(mode="json", include={"train", "student", "region", "tiling"})
     devices = [compute.accelerator, str(compute.devices), compute.nodes, compute.strategy]
-    follows = [snapshot.digest, plans, first, precision, devices, torch.__version__, *more]
+    follows = [_BOOKMARK, snapshot.digest, plans, first, precision, devices, torch.__version__, *more]
     return folder / f"bookmark-{sha256_hex(canonical_json(follows))[:16]}.ckpt"
 
 

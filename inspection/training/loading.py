@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -158,9 +159,15 @@ class SnapshotData:
             "collate_fn": collate,
             "num_workers": self.num_workers,
             "persistent_workers": self.num_workers > 0,
+            "worker_init_fn": _on_one_core,
             "pin_memory": torch.cuda.is_available(),
             "generator": torch.Generator(),  # else each epoch takes a number out of the stream that a network draws from
         }
+
+
+def _on_one_core(_: int) -> None:
+    """OpenCV's threads do not come along into a forked process, and its neighbours have the other cores."""
+    cv2.setNumThreads(1)
 
 
 def batch_size(portions: int, largest: int, steps: int) -> int:

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from inspection.data.product import Product
 from inspection.models import catalogue
 from inspection.training.cache import Pictures
-from inspection.training.engine import BestEpoch, Compute, fit
+from inspection.training.engine import BestEpoch, Compute, choose_workers, fit, workers_for
 from inspection.training.fit import load_data
 from inspection.training.loading import SnapshotData
 from inspection.training.module import Classifier, Tuning
@@ -124,6 +124,29 @@ def test_it_goes_on_from_the_midst_of_a_validation(
     with pytest.raises(PowerCutError):
         trained(DyingJudged(copy.deepcopy(network), EVERYTHING), data, bookmark)
     assert equal(trained(Classifier(copy.deepcopy(network), EVERYTHING), data, bookmark), undisturbed)
+
+
+@pytest.mark.parametrize("step", [1, 4, 6])
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # Python 3.12: they are forked
+def test_loading_processes_change_nothing(
+    step: int, network: Any, data: SnapshotData, undisturbed: BestEpoch, tmp_path: Path
+) -> None:
+    """Two of them load, the training dies, one loads the rest: as if the training process had loaded all."""
+    bookmark = tmp_path / "bookmark.ckpt"
+    helped = copy.copy(data)
+    helped.num_workers = 2
+    with pytest.raises(PowerCutError):
+        trained(Dying(copy.deepcopy(network), EVERYTHING, step), helped, bookmark)
+    helped.num_workers = 1
+    assert equal(trained(Classifier(copy.deepcopy(network), EVERYTHING), helped, bookmark), undisturbed)
+
+
+def test_a_gpu_gets_loading_processes_and_a_processor_keeps_its_cores() -> None:
+    """All cores but one, shared between the GPUs of a machine, and never none."""
+    assert [workers_for(gpus, 16) for gpus in (0, 1, 2, 4, 16)] == [0, 12, 7, 3, 1]
+    assert workers_for(1, 1) == 1
+    assert choose_workers(Compute(accelerator="cpu")) == 0
+    assert choose_workers(Compute(accelerator="cpu", num_workers=3)) == 3
 
 
 def test_a_bookmark_that_the_disk_spoilt_is_thrown_away(
