@@ -1,7 +1,8 @@
 """One frozen settings object, built once by an entry point and passed down; nobody below reads the environment.
 
 State lives in one folder. ``settings.json`` in it holds addresses (written by ``inspection up``), ``secrets.json``
-(mode 0600) what must stay secret. Environment variables ``ESCAPEMENT_<FIELD>`` override both.
+(mode 0600) what must stay secret. Environment variables ``ESCAPEMENT_<FIELD>`` override both, and
+``ESCAPEMENT_TRAIN_<FIELD>`` what trainings run on.
 """
 
 import json
@@ -9,9 +10,9 @@ import os
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from inspection.errors import UsageError
 
@@ -45,6 +46,23 @@ class Secrets(BaseModel):
         )
 
 
+class Training(BaseModel):
+    """What trainings run on. By default every GPU of this machine, or its processor.
+
+    ``accelerator`` and ``devices`` as Lightning names them ("cpu", "gpu"; a number, or "auto"); ``workers``: loading
+    processes of each device (None: by the machine's cores). With ``nodes`` above one every machine runs the same
+    `inspection train --snapshot S` on one shared state folder, told apart by ``NODE_RANK``, with one ``MASTER_ADDR`` and
+    ``MASTER_PORT`` for all; flows train on one machine.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    devices: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    nodes: int = Field(default=1, ge=1)
+    workers: int | None = Field(default=None, ge=0)
+
+
 class Settings(BaseModel):
     """Everything a program of the server side must know. URLs have no trailing slash."""
 
@@ -63,6 +81,7 @@ class Settings(BaseModel):
     agent_poll_seconds: float = 30.0
     max_picture_bytes: int = MAX_PICTURE_BYTES
     max_picture_pixels: int = MAX_PICTURE_PIXELS
+    training: Training = Training()
     secrets: Secrets
 
     @property
@@ -106,6 +125,19 @@ def _places(state: Path) -> dict[str, str]:
     return {"database_url": f"sqlite:///{state / 'escapement.db'}", "blob_url": f"file://{state / 'blobs'}"}
 
 
+def _training(env: Mapping[str, str]) -> dict[str, str]:
+    found = {field: env.get(f"{ENV_PREFIX}TRAIN_{field.upper()}") for field in Training.model_fields}
+    return {field: value for field, value in found.items() if value}
+
+
+def load_training(env: Mapping[str, str]) -> Training:
+    """``ESCAPEMENT_TRAIN_DEVICES`` and the like alone, for what needs no state folder. Raises UsageError."""
+    try:
+        return Training.model_validate(_training(env))
+    except ValueError as error:
+        raise UsageError(f"ESCAPEMENT_TRAIN_... cannot be used: {error}") from error
+
+
 def load_settings(state: Path, env: Mapping[str, str], **overrides: Any) -> Settings:
     """Build the settings of a state folder: defaults, ``settings.json``, ``env``, then ``overrides``.
 
@@ -117,8 +149,9 @@ def load_settings(state: Path, env: Mapping[str, str], **overrides: Any) -> Sett
     if path.exists():
         values.update(json.loads(path.read_text()))
     for field in Settings.model_fields:
-        if field not in {"secrets", "state"} and (given := env.get(ENV_PREFIX + field.upper())):
+        if field not in {"secrets", "state", "training"} and (given := env.get(ENV_PREFIX + field.upper())):
             values[field] = given
+    values["training"] = {**values.get("training", {}), **_training(env)}
     values.update(overrides)
     state.mkdir(parents=True, exist_ok=True)
     try:

@@ -30,7 +30,7 @@ def side_by_side(product: str, snapshot: str, asked: dict[str, Any]) -> dict[str
     with open_context() as context:
         material = Material.load(context.store, product, snapshot)
         below = folder_of_comparisons(context.settings)
-        comparison = Comparison.of(material, Asked.model_validate(asked), below)
+        comparison = Comparison.of(material, Asked.model_validate(asked), below, context.settings.training)
         found = compare_in_mlflow(context.settings, comparison, get_run_logger().info)
     return {"conclusion": found.conclusion, "report": str(found.report), "run": found.run}
 

@@ -1,11 +1,13 @@
 """The commands to look with before anything is trained: networks, and what they would be shown."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 import click
 
 from inspection.cli.common import json_option, narrator, opened_store, settings_of, share_the_processor, show, state_option
+from inspection.settings import load_training
 
 
 @click.command()
@@ -108,12 +110,13 @@ def compare_backbones(
     say = narrator(as_json)
     if images is not None:
         with material_of_images(images, good, out / "state", say) as material:
-            found = compare(Comparison.of(material, asked, out), say)
+            found = compare(Comparison.of(material, asked, out, load_training(os.environ)), say)
     else:
         settings = settings_of(state)
         with opened_store(settings) as store:
             material = material_of(store, options)
-            found = compare_in_mlflow(settings, Comparison.of(material, asked, folder_of_comparisons(settings)), say)
+            comparison = Comparison.of(material, asked, folder_of_comparisons(settings), settings.training)
+            found = compare_in_mlflow(settings, comparison, say)
     told = {"report": str(found.report), "conclusion": found.conclusion, "run": found.run}
     show(told, as_json, "\n".join([*found.conclusion, f"report: {found.report}"]))
 

@@ -21,6 +21,22 @@ from inspection.cli.common import (
 
 
 @click.command()
+@click.option("--product", required=True)
+@state_option
+@json_option
+def snapshot(product: str, state: Path | None, as_json: bool) -> None:
+    """Freeze all labels of a product: what `train --snapshot` and `compare-backbones` take, and what was left out and why.
+
+    Example: inspection snapshot --product lid
+    """
+    from inspection.data.snapshots import build_snapshot
+
+    with opened_store(settings_of(state)) as store:
+        made = build_snapshot(store, product)
+    show({"snapshot": made.digest, **made.counts()}, as_json, made.in_words())
+
+
+@click.command()
 @click.option("--snapshot", default=None, help="A snapshot's id. Default: make one of all labels of --product.")
 @click.option("--product", "product_name", default=None, help="Default: the product of --snapshot.")
 @click.option("--images", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Try a folder, no server.")
@@ -45,7 +61,10 @@ def train(state: Path | None, as_json: bool, images: Path | None, good: str | No
     else:
         settings = settings_of(state)
         with opened_store(settings) as store:
-            outcome = train_snapshot(settings, store, options, say)
+            helped = train_snapshot(settings, store, options, say)
+        if helped is None:
+            return
+        outcome = helped
     show(outcome.as_dict(), as_json, outcome.in_words())
     end_by(outcome.gate)
 
@@ -175,4 +194,4 @@ _rollout_command("abort", "Emergency stop: every moved station goes back. Exampl
 _rollout_command("status", "Show the newest rollout. Example: inspection rollout status --product lid --json")
 
 
-COMMANDS = (train, rebuild_run, build_bundle, gate, sign, rollout)
+COMMANDS = (snapshot, train, rebuild_run, build_bundle, gate, sign, rollout)

@@ -1,5 +1,6 @@
 """The record of a snapshot: which pictures, with which labels, on which side. Immutable; its id is its digest."""
 
+from collections import Counter
 from enum import StrEnum
 from typing import ClassVar
 
@@ -51,3 +52,18 @@ class Snapshot(Contract):
     def of(self, split: Split) -> list[Example]:
         """The examples of one side."""
         return [e for e in self.examples if e.split is split]
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Pictures by side and class, and ``refused`` by reason."""
+        sides = {side.value: Counter(e.label for e in self.of(side)) for side in Split}
+        sides["refused"] = Counter(r.reason for r in self.refused)
+        return {name: dict(found) for name, found in sides.items()}
+
+    def in_words(self) -> str:
+        """For people: its id, then what it holds."""
+        rows = [f"  {side}: {_listed(found)}" for side, found in self.counts().items()]
+        return "\n".join([f"snapshot {self.digest}, {len(self.examples)} pictures of {self.product}", *rows])
+
+
+def _listed(found: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in sorted(found.items())) or "none"

@@ -29,9 +29,10 @@ from inspection.release.export import export_onnx
 from inspection.release.measure import compare_latency, latency
 from inspection.release.quantize import quantize_int8
 from inspection.release.registry import Registry, Run
-from inspection.settings import Settings
+from inspection.settings import Settings, Training
 from inspection.stages.evidence import commit
 from inspection.stages.material import Material, Say
+from inspection.training.engine import Compute
 from inspection.training.fit import train
 from inspection.training.predict import predict
 from inspection.training.record import Trained, load_trained
@@ -108,13 +109,14 @@ class Comparison:
     material: Material
     asked: Asked
     folder: Path
+    compute: Compute
 
     @classmethod
-    def of(cls, material: Material, asked: Asked, below: Path) -> "Comparison":
-        """Below a folder that outlives the program."""
+    def of(cls, material: Material, asked: Asked, below: Path, training: Training) -> "Comparison":
+        """Below a folder that outlives the program; on one machine."""
         plan = material.product.train.model_dump(mode="json")
         follows = [material.snapshot.digest, asked.model_dump(mode="json"), plan]
-        return cls(material, asked, below / sha256_hex(canonical_json(follows))[:12])
+        return cls(material, asked, below / sha256_hex(canonical_json(follows))[:12], Compute.of(training).here)
 
     def trial(self, cell: Cell, say: Say) -> Trial:
         """What a training came to; trained now, where it was not before."""
@@ -146,9 +148,16 @@ class Comparison:
         workdir = self._work_of(cell)
         snapshot = within(self.material.snapshot, cell.budget, cell.seed)
         product = self._product(cell)
-        return train(
-            snapshot, product, self.material.picture, workdir, bookmarks=self.folder / "bookmarks", keep_last=True
-        ), snapshot
+        trained = train(
+            snapshot,
+            product,
+            self.material.picture,
+            workdir,
+            compute=self.compute,
+            bookmarks=self.folder / "bookmarks",
+            keep_last=True,
+        )
+        return trained, snapshot
 
     def _product(self, cell: Cell) -> Product:
         asked, product = self.asked, self.material.product

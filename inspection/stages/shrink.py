@@ -33,6 +33,7 @@ from inspection.stages.material import Material, Say
 from inspection.store.session import Store
 from inspection.store.tables import BundleRow
 from inspection.training.distil import distil
+from inspection.training.engine import Compute
 from inspection.training.record import Trained, load_trained
 
 SELF_TEST_PICTURES = 8
@@ -46,7 +47,7 @@ def build(settings: Settings, store: Store, candidate: Candidate, say: Say) -> C
     material = Material.load(store, candidate.product, candidate.snapshot)
     teacher = load_trained(candidate.teacher / "trained")
     say(f"distilling {teacher.backbone} into {material.product.student.backbone}")
-    student = _distil(material, candidate, teacher)
+    student = _distil(material, candidate, teacher, Compute.of(settings.training).here)
     keep_student(store, candidate)
     say(
         f"student ({student.started_from}): best epoch {student.best_epoch + 1} of {len(student.history)}: "
@@ -69,7 +70,7 @@ def _words(metrics: dict[str, float]) -> str:
     return ", ".join(f"{name} {value:.3f}" for name, value in metrics.items())
 
 
-def _distil(material: Material, candidate: Candidate, teacher: Trained) -> Trained:
+def _distil(material: Material, candidate: Candidate, teacher: Trained, compute: Compute) -> Trained:
     earlier = student_of_champion(material, candidate.folder) if material.product.train.warm_start else None
     return distil(
         teacher,
@@ -78,6 +79,7 @@ def _distil(material: Material, candidate: Candidate, teacher: Trained) -> Train
         material.picture,
         candidate.student,
         warm_start=earlier,
+        compute=compute,
         bookmarks=candidate.bookmarks,
     )
 

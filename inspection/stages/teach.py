@@ -25,6 +25,7 @@ from inspection.stages.heritage import ChampionTeacher, check_losses, keep_teach
 from inspection.stages.material import Material, Say
 from inspection.store.session import Store
 from inspection.store.tables import GateDecisionRow
+from inspection.training.engine import Compute
 from inspection.training.fit import train
 from inspection.training.predict import predict
 from inspection.training.record import Trained, load_trained
@@ -42,10 +43,11 @@ class Judgement:
     answer: GateAnswer
 
 
-def teach(settings: Settings, material: Material, say: Say) -> Candidate:
+def teach(settings: Settings, material: Material, say: Say, compute: Compute | None = None) -> Candidate:
     """Train on a snapshot, log the run in MLflow, judge; returns the candidate with gate 1's answer.
 
-    Raises IntegrityError, before anything is trained, when a class of the champion's shrank or vanished.
+    ``compute``: None for what the settings say of this machine alone. Raises IntegrityError, before anything is trained,
+    when a class of the champion's shrank or vanished.
     """
     check_losses(material)
     store, snapshot_id, product_name = material.store, material.snapshot.digest, material.product.name
@@ -60,7 +62,8 @@ def teach(settings: Settings, material: Material, say: Say) -> Candidate:
         )
         champion = teacher_of_champion(material, candidate.folder)
         candidate = candidate.with_(comparison=run.comparison(champion.run_id if champion else None))
-        teacher = train_teacher(material, candidate, champion, run.log_epoch, say)
+        compute = compute or Compute.of(settings.training).here
+        teacher = train_teacher(material, candidate, champion, run.log_epoch, say, compute)
         judgement = judge_teacher(material, teacher, champion, who=f"run {run.id}")
         say(judgement.answer.why)
         record_gate(store, candidate.product, 1, run.id, snapshot_id, judgement.answer, judgement.card)
@@ -71,7 +74,12 @@ def teach(settings: Settings, material: Material, say: Say) -> Candidate:
 
 
 def train_teacher(
-    material: Material, candidate: Candidate, champion: ChampionTeacher | None, log_epoch: LogEpoch, say: Say
+    material: Material,
+    candidate: Candidate,
+    champion: ChampionTeacher | None,
+    log_epoch: LogEpoch,
+    say: Say,
+    compute: Compute,
 ) -> Trained:
     """Train the product's backbone, from the champion's weights where the plan says so."""
     plan = material.product.train
@@ -89,6 +97,7 @@ def train_teacher(
         candidate.teacher,
         warm_start=warm,
         on_epoch=on_epoch,
+        compute=compute,
         bookmarks=candidate.bookmarks,
     )
 

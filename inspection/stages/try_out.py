@@ -1,5 +1,7 @@
 """`inspection train`: from a snapshot in the store, or a first try on a folder of pictures without any server."""
 
+import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,12 +18,14 @@ from inspection.data.snapshots import build_snapshot, load_snapshot
 from inspection.errors import UsageError
 from inspection.release.gate import GateAnswer
 from inspection.release.scorecard import Scorecard
-from inspection.settings import Settings, load_settings
+from inspection.settings import Settings, load_settings, load_training
 from inspection.stages.bring_in import import_directory
-from inspection.stages.candidate import Candidate
+from inspection.stages.candidate import Candidate, folder_of
+from inspection.stages.heritage import teacher_of_champion
 from inspection.stages.material import Material, Say
 from inspection.stages.teach import judge_teacher, teach, train_teacher
 from inspection.store.session import Store
+from inspection.training.engine import Compute
 
 TRY = "try"
 TRY_LIMITS = Limits(escape_rate=0.05, overkill_rate=0.05)
@@ -53,12 +57,44 @@ def _tuned(product: Product, options: Mapping[str, Any]) -> Product:
     return product.model_copy(update={"train": plan, "tiling": options.get("tiling") or product.tiling})
 
 
-def train_snapshot(settings: Settings, store: Store, options: Mapping[str, Any], say: Say) -> Outcome:
-    """Train on a snapshot (or on a new one of all labels of a product) and log it in MLflow."""
-    candidate = teach(settings, material_of(store, options), say)
+def train_snapshot(settings: Settings, store: Store, options: Mapping[str, Any], say: Say) -> Outcome | None:
+    """Train on a snapshot (or on a new one of all labels of a product) and log it in MLflow.
+
+    On all machines but the first of several: help with that, and keep nothing (None).
+    """
+    if settings.training.nodes > 1:
+        if options.get("snapshot") is None:
+            raise UsageError("several machines train on one snapshot: make it with `inspection snapshot`, and name it")
+        if node_rank() > 0:
+            help_train(settings, material_of(store, options), say)
+            return None
+    candidate = teach(settings, material_of(store, options), say, Compute.of(settings.training))
     if candidate.golden_1 is None or candidate.gate_1 is None:
         raise ValueError("teach() judges")
     return Outcome(candidate.run_id, candidate.golden_1, candidate.gate_1)
+
+
+def node_rank() -> int:
+    """Which of several machines this is, from 0."""
+    return int(os.environ.get("NODE_RANK", os.environ.get("GROUP_RANK", "0")))
+
+
+def help_train(settings: Settings, material: Material, say: Say) -> None:
+    """Train along with the first machine, which judges and keeps what comes of it. The state folder is shared."""
+    name = f"node-{node_rank()}"
+    candidate = Candidate(
+        folder=folder_of(settings, name),
+        product=material.product.name,
+        snapshot=material.snapshot.digest,
+        run_id=name,
+        started_at=datetime.now(UTC),
+    )
+    try:
+        champion = teacher_of_champion(material, candidate.folder)
+        train_teacher(material, candidate, champion, _keep_nothing, say, Compute.of(settings.training))
+    finally:
+        shutil.rmtree(candidate.folder, ignore_errors=True)
+    say("this machine has helped; the first one judges and keeps the model")
 
 
 def material_of(store: Store, options: Mapping[str, Any]) -> Material:
@@ -120,6 +156,6 @@ def _judge(store: Store, folder: Path, say: Say) -> Outcome:
     candidate = Candidate(
         folder=folder / TRY, product=TRY, snapshot=material.snapshot.digest, run_id=TRY, started_at=datetime.now(UTC)
     )
-    teacher = train_teacher(material, candidate, None, _keep_nothing, say)
+    teacher = train_teacher(material, candidate, None, _keep_nothing, say, Compute.of(load_training(os.environ)).here)
     judgement = judge_teacher(material, teacher, None, who="inspection train")
     return Outcome(None, judgement.card, judgement.answer)

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -47,6 +48,18 @@ class Working:
     images: NDArray[np.uint8]
     places: NDArray[np.uint8]
     labels: NDArray[np.int64]
+    path: Path
+
+    @classmethod
+    def open(cls, path: Path, shape: tuple[int, int, int]) -> Self:
+        """What `working_pictures` has written. ``shape``: of the places."""
+        images = np.memmap(path, dtype=np.uint8, mode="r", shape=(*shape, 3))
+        places = np.memmap(path.with_suffix(".places"), dtype=np.uint8, mode="r", shape=shape)
+        return cls(images, places, np.load(path.with_suffix(".npy")), path)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process opens the files; it is not sent their content."""
+        return self.open, (self.path, self.places.shape)
 
 
 GOOD_PLACE, UNKNOWN_PLACE = 0, 255
@@ -124,9 +137,7 @@ def working_pictures(examples: Sequence[Example], pictures: Pictures, workshop: 
     if not path.exists():
         workdir.mkdir(parents=True, exist_ok=True)
         _write(path, examples, pictures, workshop)
-    images = np.memmap(path, dtype=np.uint8, mode="r", shape=(*shape, 3))
-    places = np.memmap(path.with_suffix(".places"), dtype=np.uint8, mode="r", shape=shape)
-    return Working(images, places, np.load(path.with_suffix(".npy")))
+    return Working.open(path, shape)
 
 
 def _write(path: Path, examples: Sequence[Example], pictures: Pictures, workshop: Workshop) -> None:

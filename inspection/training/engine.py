@@ -9,15 +9,16 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Self
 
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
+from inspection.settings import Training
 from inspection.training.draws import TrainingDraws
 from inspection.training.loading import SnapshotData
 from inspection.training.module import Classifier
@@ -38,11 +39,21 @@ class Compute:
     """
 
     accelerator: str = "auto"
-    devices: int | str = "auto"
+    devices: int | Literal["auto"] = "auto"
     nodes: int = 1
     strategy: str = "auto"
     num_workers: int | None = None
     bookmark_seconds: float = 60.0
+
+    @classmethod
+    def of(cls, settings: Training) -> Self:
+        """As the settings say."""
+        return cls(settings.accelerator, settings.devices, settings.nodes, num_workers=settings.workers)
+
+    @property
+    def here(self) -> Self:
+        """The same on this machine alone."""
+        return replace(self, nodes=1)
 
 
 @dataclass
@@ -146,14 +157,14 @@ class Bookmark(Callback):
 
 
 class _Result(Callback):
-    """Hands what was found to the process that asked, where others trained."""
+    """Hands what was found to the process that asked on each machine, where others trained."""
 
     def __init__(self, keeper: BestEpoch, path: Path) -> None:
         self._keeper, self._path = keeper, path
 
     def on_train_end(self, trainer: lightning.Trainer, _: lightning.LightningModule) -> None:
-        """Only where others train."""
-        if trainer.world_size > 1 and trainer.is_global_zero:
+        """Once a machine: its processes have found the same."""
+        if trainer.local_rank == 0:
             torch.save(self._keeper.state_dict(), self._path)
 
 
@@ -172,24 +183,31 @@ def fit(
     """Train ``module`` on ``data``; the module's network ends with the weights of the best epoch (`BestEpoch`).
 
     ``bookmark``: the file to go on from when it is there, and to write meanwhile; deleted at the end. Whoever names it
-    makes sure that it belongs to this very training.
+    makes sure that it belongs to this very training. ``on_epoch`` hears of all epochs at the end where several processes
+    train.
     """
-    keeper = BestEpoch(module, patience, keep_last, on_epoch)
-    result = bookmark.with_suffix(".result")
+    strategy = choose_strategy(compute)
+    apart = "spawn" in strategy
+    keeper = BestEpoch(module, patience, keep_last, None if apart else on_epoch)
+    result = bookmark.with_suffix(f".result{os.environ.get('NODE_RANK', '')}")
     module.to(memory_format=torch.channels_last)
     bookmark.parent.mkdir(parents=True, exist_ok=True)
     draws = data.draws()
-    if "spawn" in compute.strategy:  # tensors that share memory would be handed over by one descriptor twice
+    if apart:  # tensors that share memory would be handed over by one descriptor twice
         torch.multiprocessing.set_sharing_strategy("file_system")  # type: ignore[no-untyped-call]  # torch has no types here
     with _quiet():
         trainer = lightning.Trainer(
             accelerator=compute.accelerator,
             devices=compute.devices,
             num_nodes=compute.nodes,
-            strategy=compute.strategy,
+            strategy=strategy,
             precision=_LIGHTNING_PRECISION[precision],
             max_epochs=epochs,
-            callbacks=[keeper, Bookmark(bookmark, compute.bookmark_seconds, draws), _Result(keeper, result)],
+            callbacks=[
+                keeper,
+                Bookmark(bookmark, compute.bookmark_seconds, draws),
+                *([_Result(keeper, result)] if apart else []),
+            ],
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -200,9 +218,12 @@ def fit(
         )
         begun = str(bookmark) if _readable(bookmark) else None
         trainer.fit(module, data.train_dataloader(draws), data.val_dataloader(), ckpt_path=begun, weights_only=True)
-    if result.exists():
+    if apart:
         keeper.load_state_dict(torch.load(result, weights_only=True))
         result.unlink()
+        for epoch, metrics in enumerate(keeper.history):
+            if on_epoch is not None:
+                on_epoch(epoch, metrics)
     for left in (bookmark, bookmark.with_suffix(UNFINISHED)):
         left.unlink(missing_ok=True)
     module.net.load_state_dict(keeper.best_state)
@@ -243,8 +264,22 @@ def choose_workers(compute: Compute) -> int:
     """Loading processes of each device of this machine."""
     if compute.num_workers is not None:
         return compute.num_workers
-    asked = compute.devices if isinstance(compute.devices, int) and compute.devices > 0 else torch.cuda.device_count()
-    return workers_for(asked if _on_gpu(compute.accelerator) else 0, len(os.sched_getaffinity(0)))
+    return workers_for(_devices(compute) if _on_gpu(compute.accelerator) else 0, len(os.sched_getaffinity(0)))
+
+
+def choose_strategy(compute: Compute) -> str:
+    """Several devices are trained on by processes that know of nothing but the training: Lightning's own choice would run
+    the whole command once for each."""
+    if compute.strategy != "auto":
+        return compute.strategy
+    return "ddp_spawn" if compute.nodes > 1 or _devices(compute) > 1 else "auto"
+
+
+def _devices(compute: Compute) -> int:
+    """Of this machine."""
+    if isinstance(compute.devices, int):
+        return compute.devices
+    return torch.cuda.device_count() if _on_gpu(compute.accelerator) else 1
 
 
 def workers_for(gpus: int, cores: int) -> int:

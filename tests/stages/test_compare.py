@@ -10,6 +10,7 @@ import pytest
 from inspection.data.budgets import within
 from inspection.data.snapshot_record import Snapshot, Split
 from inspection.errors import UsageError
+from inspection.settings import Training
 from inspection.stages.compare import REPORT, Asked, Comparison, cells, compare
 from inspection.stages.try_out import material_of_images
 from tests.training.pictures import CLASSES, parts, picture
@@ -40,7 +41,7 @@ def test_it_reports_and_what_was_finished_is_not_done_again(photos: Path, tmp_pa
     """Two networks, two budgets, two seeds; a second call trains nothing and says the same."""
     said: list[str] = []
     with material_of_images(photos, "good", tmp_path / "state", quiet) as material:
-        comparison = Comparison.of(material, ASKED, tmp_path)
+        comparison = Comparison.of(material, ASKED, tmp_path, Training())
         first = compare(comparison, said.append)
         trained = {path: path.stat().st_mtime_ns for path in comparison.folder.glob("*.json")}
         again = compare(comparison, quiet)

@@ -29,7 +29,7 @@ def test_each_training_is_a_run_nested_in_the_comparison_s(tmp_path: Path) -> No
         material_of_images(tmp_path / "photos", "good", tmp_path / "state", lambda _: None) as material,
     ):
         settings = load_settings(tmp_path / "state", {}, mlflow_url=url)
-        found = compare_in_mlflow(settings, Comparison.of(material, asked, tmp_path), lambda _: None)
+        found = compare_in_mlflow(settings, Comparison.of(material, asked, tmp_path, settings.training), lambda _: None)
         client = MlflowClient(url)
         parent = client.get_run(str(found.run))
         nested = client.search_runs([parent.info.experiment_id], f"tags.mlflow.parentRunId = '{found.run}'")
