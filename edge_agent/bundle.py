@@ -90,7 +90,8 @@ def _check_listed(manifest: Manifest, files: dict[str, bytes]) -> None:
 
 
 def check_recipe(recipe: Recipe, manifest: Manifest) -> None:
-    """BundleError unless the recipe is for this model's product, names only its classes, and judges every defect class."""
+    """BundleError unless the recipe is for this model's product, names only its classes, judges every defect class, and
+    asks for no novelty that the model does not give."""
     if recipe.product != manifest.product or recipe.good_class != manifest.good_class:
         raise BundleError(
             f"recipe is for {recipe.product}/{recipe.good_class}, model for {manifest.product}/{manifest.good_class}"
@@ -101,6 +102,8 @@ def check_recipe(recipe: Recipe, manifest: Manifest) -> None:
     unjudged = set(manifest.classes) - {manifest.good_class} - set(recipe.thresholds)
     if unjudged and ANY_DEFECT not in recipe.thresholds:
         raise BundleError(f"recipe has no threshold for {', '.join(sorted(unjudged))}: parts with it would pass")
+    if recipe.unfamiliar is not None and manifest.output.novelty is None:
+        raise BundleError("recipe asks how unfamiliar a picture is, and the model does not say: build it with its novelty")
 
 
 def _opened(digest: str, files: dict[str, bytes]) -> Bundle:

@@ -171,6 +171,8 @@ def _judged(blank: Verdict, image: Image, active: Active, loaded: Loaded, starte
         update=made_by
         | {
             "decision": judgement.outcome.decision,
+            "reason": judgement.outcome.reason,
+            "novelty": judgement.novelty,
             "defect_class": judgement.outcome.defect_class,
             "scores": judgement.scores,
             "regions": judgement.regions,

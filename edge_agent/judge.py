@@ -1,7 +1,7 @@
 """Scores, maps and a recipe in; decision, class and regions out. Pure: no clock, no I/O, no state.
 
 The decision rule itself is `inspection.contracts.decide`, the one every evaluation uses. A frame cut into tiles has the
-decision and the scores of its worst tile.
+decision and the scores of its worst tile, and the novelty of its most novel one.
 """
 
 import hashlib
@@ -39,12 +39,14 @@ _DOUBLE = 0.5
 
 @dataclass(frozen=True)
 class Judgement:
-    """What was decided about one frame. ``defect_map`` float32 ``[h, w]`` in [0, 1] covers the inspected region."""
+    """What was decided about one frame. ``defect_map`` float32 ``[h, w]`` in [0, 1] covers the inspected region;
+    ``novelty`` is that of the most novel tile."""
 
     outcome: Outcome
     scores: dict[str, float]
     regions: list[Box]
     defect_map: NDArray[np.float32]
+    novelty: float | None = None
 
 
 def cut(image: Image, tiles: Sequence[Region]) -> list[Image]:
@@ -137,16 +139,19 @@ def whole_map(maps: NDArray[np.float32], tiles: Sequence[Region]) -> NDArray[np.
 
 
 def judge(answer: Inference, tiles: Sequence[Region], classes: Sequence[str], recipe: Recipe) -> Judgement:
-    """Judge one frame from its tiles' answers. KeyError when the recipe names a class the model does not know."""
+    """Judge one frame from its tiles' answers. KeyError when the recipe names a class the model does not know, ValueError
+    when it asks for a novelty the model does not give."""
     scores = [dict(zip(classes, map(float, row), strict=True)) for row in answer.scores]
-    outcomes = [decide(s, recipe) for s in scores]
+    novelty = [None] * len(scores) if answer.novelty is None else [float(value) for value in answer.novelty]
+    outcomes = [decide(s, recipe, n) for s, n in zip(scores, novelty, strict=True)]
     outcome = worst(outcomes)
     shown = max(
         (s for s, o in zip(scores, outcomes, strict=True) if o.decision is outcome.decision),
         key=lambda s: defect_score(s, recipe.good_class),
     )
-    chosen = decide(shown, recipe)
-    return Judgement(chosen, shown, _regions(answer, tiles, outcomes), whole_map(answer.defect_maps, tiles))
+    most = max((n for n in novelty if n is not None), default=None)
+    chosen = decide(shown, recipe, most)
+    return Judgement(chosen, shown, _regions(answer, tiles, outcomes), whole_map(answer.defect_maps, tiles), most)
 
 
 def _regions(answer: Inference, tiles: Sequence[Region], outcomes: Sequence[Outcome]) -> list[Box]:

@@ -34,10 +34,12 @@ _SUM_TOLERANCE = 0.02
 
 @dataclass(frozen=True)
 class Inference:
-    """Scores float32 ``[N, K]`` in [0, 1] and defect maps float32 ``[N, h, w]`` in [0, 1]."""
+    """Scores float32 ``[N, K]`` in [0, 1], defect maps float32 ``[N, h, w]`` in [0, 1], and the novelty float32 ``[N]`` in
+    [0, 1] of a model that gives one."""
 
     scores: NDArray[np.float32]
     defect_maps: NDArray[np.float32]
+    novelty: NDArray[np.float32] | None = None
 
 
 class Runtime(Protocol):
@@ -46,6 +48,44 @@ class Runtime(Protocol):
     def infer(self, tiles: Sequence[Image]) -> Inference:
         """Tiles uint8 ``[H, W, 3]`` BGR, all of one size, to the scores and maps of each. ModelError when the model fails
         or talks nonsense, ShortageError or MemoryError when there is too little memory now."""
+
+
+def outputs_of(manifest: Manifest) -> list[str]:
+    """Names of the outputs a runtime asks its model for, in the order `checked` takes their values."""
+    named = manifest.output
+    return [named.scores, named.defect_map, *([named.novelty] if named.novelty is not None else [])]
+
+
+def checked(answers: Sequence[NDArray[np.float32]], count: int, classes: int) -> Inference:
+    """What a model answered about ``count`` tiles, once it is sure to keep the contract. ModelError when it does not."""
+    scores, maps = answers[:2]
+    novelty = answers[2] if len(answers) > 2 else None
+    if scores.shape != (count, classes) or maps.ndim != 3 or len(maps) != count:
+        raise ModelError(f"model answered with shapes {scores.shape} and {maps.shape}")
+    if novelty is not None and novelty.shape != (count,):
+        raise ModelError(f"model answered with a novelty of shape {novelty.shape} about {count} pictures")
+    if not all(np.isfinite(answer).all() for answer in answers):
+        raise ModelError("model answered with NaN or infinity")
+    off = np.abs(scores.sum(axis=1) - 1.0).max()
+    if off > _SUM_TOLERANCE or scores.min() < -_SUM_TOLERANCE:
+        raise ModelError(f"class scores are no probabilities (sum is off by {off:.3f})")
+    if novelty is not None and (novelty.min() < -_SUM_TOLERANCE or novelty.max() > 1 + _SUM_TOLERANCE):
+        raise ModelError(f"novelty is not in [0, 1]: {novelty.min():.3f} to {novelty.max():.3f}")
+    return Inference(
+        np.clip(scores, 0.0, 1.0), np.clip(maps, 0.0, 1.0), None if novelty is None else np.clip(novelty, 0, 1)
+    )
+
+
+def joined(answers: Sequence[Inference]) -> Inference:
+    """The answers about several batches (at least one) as one."""
+    if len(answers) == 1:
+        return answers[0]
+    novelty = [answer.novelty for answer in answers if answer.novelty is not None]
+    return Inference(
+        np.concatenate([answer.scores for answer in answers]),
+        np.concatenate([answer.defect_maps for answer in answers]),
+        np.concatenate(novelty) if novelty else None,
+    )
 
 
 def _meant(error: Exception, words: str) -> AgentError:
@@ -94,33 +134,17 @@ class OnnxRuntime:
         except _ERRORS as error:
             raise _meant(error, f"model {manifest.name} {manifest.version} does not load here: {error}") from error
         self._input = manifest.input.name
-        self._outputs = [manifest.output.scores, manifest.output.defect_map]
+        self._outputs = outputs_of(manifest)
         self._classes = len(manifest.classes)
         self._batches = _Batches(threads)
 
     def infer(self, tiles: Sequence[Image]) -> Inference:
         """See the port."""
-        answers = [self._run(batch) for batch in self._batches.of(tiles)]
-        if len(answers) == 1:
-            return answers[0]
-        return Inference(
-            np.concatenate([answer.scores for answer in answers]),
-            np.concatenate([answer.defect_maps for answer in answers]),
-        )
+        return joined([self._run(batch) for batch in self._batches.of(tiles)])
 
     def _run(self, batch: Image) -> Inference:
         try:
-            scores, maps = self._session.run(self._outputs, {self._input: batch})
+            answers = self._session.run(self._outputs, {self._input: batch})
         except _ERRORS as error:
             raise _meant(error, f"inference failed on a batch of shape {batch.shape}: {error}") from error
-        return self._checked(scores, maps, len(batch))
-
-    def _checked(self, scores: NDArray[np.float32], maps: NDArray[np.float32], count: int) -> Inference:
-        if scores.shape != (count, self._classes) or maps.ndim != 3 or len(maps) != count:
-            raise ModelError(f"model answered with shapes {scores.shape} and {maps.shape}")
-        if not (np.isfinite(scores).all() and np.isfinite(maps).all()):
-            raise ModelError("model answered with NaN or infinity")
-        off = np.abs(scores.sum(axis=1) - 1.0).max()
-        if off > _SUM_TOLERANCE or scores.min() < -_SUM_TOLERANCE:
-            raise ModelError(f"class scores are no probabilities (sum is off by {off:.3f})")
-        return Inference(np.clip(scores, 0.0, 1.0), np.clip(maps, 0.0, 1.0))
+        return checked(answers, len(batch), self._classes)

@@ -12,7 +12,8 @@ _MAX_PIXELS = 64_000_000
 
 
 def self_test(bundle: Bundle, runtime: Runtime) -> None:
-    """BundleError when a picture gets another decision than the manifest says, or a score beyond its tolerance."""
+    """BundleError when a picture gets another decision than the manifest says, or a score or the novelty beyond its
+    tolerance."""
     loaded = Loaded(bundle, bundle.recipe, runtime)
     for case in bundle.manifest.self_test:
         difference = _difference(case, loaded)
@@ -32,4 +33,6 @@ def _difference(case: SelfTestCase, loaded: Loaded) -> str | None:
         found = judgement.scores.get(name)
         if found is None or abs(found - expected) > case.tolerance:
             return f"score of {name} is {found}, expected {expected} within {case.tolerance}"
+    if case.novelty is not None and (judgement.novelty is None or abs(judgement.novelty - case.novelty) > case.tolerance):
+        return f"novelty is {judgement.novelty}, expected {case.novelty} within {case.tolerance}"
     return None

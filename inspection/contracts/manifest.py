@@ -33,36 +33,44 @@ class InputDescription(Part):
 
 
 class OutputDescription(Part):
-    """Outputs of ``model.onnx``: class scores ``[batch, classes]`` float32 summing to 1, and a defect map
-    ``[batch, map_height, map_width]`` float32 in [0, 1]."""
+    """Outputs of ``model.onnx``: class scores ``[batch, classes]`` float32 summing to 1, a defect map
+    ``[batch, map_height, map_width]`` float32 in [0, 1], and where one is named the novelty ``[batch]`` float32 in
+    [0, 1]."""
 
     scores: str = "scores"
     defect_map: str = "defect_map"
+    novelty: str | None = None
 
 
 class SelfTestCase(Part):
-    """One picture of the self-test: its file in the bundle and what the device must answer."""
+    """One picture of the self-test: its file in the bundle and what the device must answer (``novelty`` within the same
+    tolerance, where it is said)."""
 
     path: str
     decision: Decision
     scores: dict[str, Probability]
     tolerance: float = Field(gt=0, lt=1)
+    novelty: Probability | None = None
 
 
 class Origin(Part):
-    """Where the model came from: evidence that outlives the servers."""
+    """Where the model came from: evidence that outlives the servers.
+
+    ``cold_start``: it has learnt from good pictures alone, and nobody has taught it what a defect is.
+    """
 
     mlflow_run_id: str | None = None
     snapshot_id: Sha256 | None = None
     teacher: str | None = None
     commit: str | None = None
     exporters: dict[str, str] = {}
+    cold_start: bool = False
 
 
 class Manifest(Contract):
     """A bundle's table of contents and provenance."""
 
-    SCHEMA: ClassVar[str] = "escapement.manifest/1.0"
+    SCHEMA: ClassVar[str] = "escapement.manifest/1.1"
 
     name: Name
     version: int = Field(ge=1)

@@ -62,10 +62,11 @@ class Promise(Part):
 class Recipe(Contract):
     """Thresholds and geometry of one product. ``thresholds`` has a band per defect class and/or ``"*"`` for any defect.
 
-    ``promise`` is about these thresholds: whoever moves them up leaves it out or makes it anew.
+    ``promise`` is about these thresholds: whoever moves them up leaves it out or makes it anew. A picture whose novelty is
+    ``unfamiliar`` or more cannot be OK (None: novelty is not asked for).
     """
 
-    SCHEMA: ClassVar[str] = "escapement.recipe/1.1"
+    SCHEMA: ClassVar[str] = "escapement.recipe/1.2"
 
     product: Name
     version: int = Field(ge=1)
@@ -76,6 +77,7 @@ class Recipe(Contract):
     limits: Limits
     costs: Costs = Costs()
     promise: Promise | None = None
+    unfamiliar: Probability | None = None
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

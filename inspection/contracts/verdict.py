@@ -84,11 +84,12 @@ class Verdict(Contract):
     """One trigger's verdict. ``(device, boot, sequence)`` is the idempotency key.
 
     ``scores`` are class probabilities in [0, 1] that sum to 1 (empty on ERROR, unless it only came too late).
+    ``novelty`` says how far the picture lies from the good ones the model has learnt (None: the model does not say).
     ``frame_sha256`` is the digest of the stored, losslessly encoded picture (PNG), or None when the picture was not kept.
     ``timings_ms`` are milliseconds per stage.
     """
 
-    SCHEMA: ClassVar[str] = "escapement.verdict/1.2"
+    SCHEMA: ClassVar[str] = "escapement.verdict/1.3"
 
     id: str
     device: Name
@@ -106,6 +107,7 @@ class Verdict(Contract):
     error_code: str | None = None  # an `ErrorCode`, when the decision is ERROR
     defect_class: str | None = None
     scores: dict[str, Probability] = {}
+    novelty: Probability | None = None
     thresholds: dict[str, Band] = {}
     regions: list[Box] = []
     frame_sha256: Sha256 | None = None

@@ -25,13 +25,14 @@ BANDS = st.tuples(UNIT, UNIT).map(lambda pair: Band(inconclusive=min(pair), ng=m
 THRESHOLDS = st.dictionaries(st.sampled_from((ANY_DEFECT, *DEFECTS)), BANDS, min_size=1)
 
 
-def recipe(thresholds: dict[str, Band]) -> Recipe:
+def recipe(thresholds: dict[str, Band], unfamiliar: float | None = None) -> Recipe:
     return Recipe(
         product="lid",
         version=1,
         good_class="ok",
         thresholds=thresholds,
         limits=Limits(escape_rate=0.01, overkill_rate=0.05),
+        unfamiliar=unfamiliar,
     )
 
 
@@ -81,6 +82,45 @@ def test_the_order_of_scores_and_thresholds_does_not_matter(scores: dict[str, fl
     """A JSON document with its keys in another order decides the same."""
     backwards = dict(reversed(thresholds.items()))
     assert decide(dict(reversed(scores.items())), recipe(backwards)).decision is decide(scores, recipe(thresholds)).decision
+
+
+@given(score_sets(), THRESHOLDS, UNIT, UNIT)
+def test_an_unfamiliar_picture_is_never_ok_and_a_familiar_one_is_judged_by_its_scores(
+    scores: dict[str, float], thresholds: dict[str, Band], limit: float, novelty: float
+) -> None:
+    """Only OK changes, only to INCONCLUSIVE, only at the limit or above; the words name both numbers."""
+    by_scores, found = decide(scores, recipe(thresholds)), decide(scores, recipe(thresholds, limit), novelty)
+    if by_scores.decision is not Decision.OK or novelty < limit:
+        assert found == by_scores
+        return
+    assert (found.decision, found.defect_class) == (Decision.INCONCLUSIVE, None)
+    assert found.reason == f"unlike anything the model has learnt: novelty {novelty:.2f}, limit {limit:.2f}"
+
+
+@given(score_sets(), THRESHOLDS, UNIT, UNIT, UNIT, UNIT)
+def test_more_novelty_and_a_lower_limit_are_stricter(
+    scores: dict[str, float], thresholds: dict[str, Band], limit: float, novelty: float, more: float, less: float
+) -> None:
+    """Neither can make a verdict better."""
+    before = severity(decide(scores, recipe(thresholds, limit), novelty))
+    assert severity(decide(scores, recipe(thresholds, limit), max(novelty, more))) >= before
+    assert severity(decide(scores, recipe(thresholds, limit * less), novelty)) >= before
+
+
+@given(score_sets(), THRESHOLDS, UNIT)
+def test_a_novelty_that_no_recipe_asks_for_decides_nothing(
+    scores: dict[str, float], thresholds: dict[str, Band], novelty: float
+) -> None:
+    """A guarded model with a recipe of before."""
+    assert decide(scores, recipe(thresholds), novelty) == decide(scores, recipe(thresholds))
+
+
+@pytest.mark.parametrize("novelty", [None, math.nan, -0.1, 1.1])
+def test_a_recipe_that_asks_for_a_novelty_passes_nothing_without_one(novelty: float | None) -> None:
+    """None, or what is no share: an error, also for a part that would be NG."""
+    for good in (1.0, 0.0):
+        with pytest.raises(ValueError, match="asks for a novelty"):
+            decide({"ok": good, "dent": 1 - good}, recipe({"dent": Band(inconclusive=0.5, ng=0.6)}, 0.9), novelty)
 
 
 @given(st.lists(st.builds(Outcome, st.sampled_from(SEVERITY), st.just(None)), min_size=1))

@@ -46,11 +46,13 @@ DIGESTS = {
     "assignment-1.1": "67aa8cff341d7a3ad5f33a798437b43fe585dd98f9dd1e62cca2e14559614ea7",
     "enrolment-1.0": "9a9836859f9ed386dd79682f2ddf351b60d5c8c22e4dafadf98f7d6da3b97484",
     "manifest-1.0": "0a5f84c45d9ebedb0a75516d464490af7f64dc5e7b570925f2406ee81f662053",
+    "manifest-1.1": "da80fde1b722d092064dfde90f8d562d34d1ed7b23fe15c8e161cdea143336c8",
     "picture-1.0": "15123bac0c7458252d95492afe879534e79a964eaac4008d08d4b785c6e132c4",
     "product-1.0": "0c5c2062d5acd19a25da3f77f74a4b4f572f2207320ed0a1fe1de8a172ba424e",
     "receipt-1.0": "8ba4299360ec2976b35003489f57875951ca041d836d8d0473f9cc0cea8ab56a",
     "recipe-1.0": "aefc07365ebd1e6796748107f0a60f523b211daa042940ddc225762f2bfe3288",
     "recipe-1.1": "7d8a00288344e027475825e3c0c6f3d244abae14e10db4cde3919723798353bc",
+    "recipe-1.2": "163cbc0a795ce033d4233233a56fc15ea52b63f8c5d9bb1fe5f1cf6460c956b2",
     "release-1.0": "fb649b765f25ca70cafca00fcf48ca84de10e1e983d6f57a6bf60e3336352029",
     "report-1.0": "f48c1866e73f0e85027760445a2cd6ac1a946365b1b8949b3068bff72dd62a87",
     "report-1.1": "b80811b1329eeec30e776c12bc8cd8fe9cbe958b991508629f53e440c3df39a5",
@@ -59,6 +61,7 @@ DIGESTS = {
     "verdict-1.0": "6b3315ccb6faf7d7531ef207ff1494503ff2f189a17cc1cf6dada84dfdb6d1e0",
     "verdict-1.1": "7baab766801c11605d795e49626b57558247f7c010005bf90fda782a388278da",
     "verdict-1.2": "91090c4acb9917bfdd15bd91fc0b77b51f1c05298b5e03d714528668db9bef4c",
+    "verdict-1.3": "7366d34f2269262d1e386ffb4586f7a2fa75cd6bf12d4327bdd9eba94f22501e",
 }
 
 
@@ -149,3 +152,12 @@ def test_times_are_utc(time: str) -> None:
     """A time without a zone, or in another one, is refused."""
     with pytest.raises(ValidationError):
         Verdict.model_validate(read("verdict-1.0") | {"captured_at": time})
+
+
+@pytest.mark.parametrize("name", ["manifest-1.0", "recipe-1.0", "recipe-1.1", "verdict-1.2"])
+def test_documents_of_before_novelty_ask_for_none(name: str) -> None:
+    """An older bundle has no such output, an older recipe no such limit, an older verdict no such number."""
+    document = kind_of(name).model_validate(read(name))
+    said = document.output.novelty if isinstance(document, Manifest) else None
+    said = document.unfamiliar if isinstance(document, Recipe) else said
+    assert (document.novelty if isinstance(document, Verdict) else said) is None
