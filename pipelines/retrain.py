@@ -1,4 +1,5 @@
-"""Retrain when enough new labels wait: snapshot, teacher, gate 1, student, bundle, gate 2, signature, rollout.
+"""Retrain when enough new labels wait: snapshot, teacher, gate 1, student, bundle, gate 2, signature, rollout. Before the
+first model, while only good parts are labelled: a cold start from those, gate 2, signature, rollout into shadow.
 
 One retrain of a product at a time, by a database lease that a killed worker cannot keep: the other one leaves. Every
 run leaves a markdown artifact that says what was decided and why, or where it broke. Only names, ids and paths travel
@@ -79,6 +80,15 @@ def teach(product: str, snapshot: str) -> str:
         return stage(context.settings, material, get_run_logger().info).run_id
 
 
+@task(name="learn from good pictures alone")
+def begin_cold(product: str) -> str:
+    """Make a cold start's bundle; returns the run's id."""
+    from inspection.stages.cold_start import make
+
+    with open_context() as context:
+        return make(context.settings, context.store, product, get_run_logger().info).run_id
+
+
 @task(name="distil, quantize, pack")
 def shrink(run_id: str) -> str:
     """Make the device's bundle; returns its digest."""
@@ -154,13 +164,30 @@ def _judge_and_ship(product: str, why: str, progress: _Progress) -> State[Any]:
     if answer != "PASS":
         at(tell)(product, run_id, f"Not shipped. Gate 2 said {answer}.")
         return Completed(name=f"Gate 2 {answer}", message="the bundle was not signed")
+    return _ship(product, run_id, why, progress, "Shipped")
+
+
+def _ship(product: str, run_id: str, why: str, progress: _Progress, shipped: str) -> State[Any]:
+    """Sign, roll out to the end, tell; ``shipped`` is the final state's name where all went well."""
+    at = progress.at
     at(begin_rollout)(run_id, why)
     at(project)(product)
     ended = at(roll_out)(product)
     at(tell)(product, run_id, f"Rollout {ended['state']}. {ended['why']}")
     if ended["state"] == "aborted":
         return Failed(name="Rolled back", message=ended["why"])
-    return Completed(name="Shipped" if ended["state"] == "done" else ended["state"].title(), message=ended["why"])
+    return Completed(name=shipped if ended["state"] == "done" else ended["state"].title(), message=ended["why"])
+
+
+def _start_cold(product: str, why: str, progress: _Progress) -> State[Any]:
+    """From good pictures to stations that shadow. Of escapes gate 2 knows nothing; a FAIL is of overkill, and ends it."""
+    at = progress.at
+    run_id = at(begin_cold)(product)
+    answer = at(prove)(run_id)
+    if answer == "FAIL":
+        at(tell)(product, run_id, f"Not shipped. Gate 2 said {answer} of the cold start.")
+        return Completed(name=f"Cold start {answer}", message="the bundle was not signed")
+    return _ship(product, run_id, why, progress, "Cold start")
 
 
 def _leave_traces(context: Context, product: str, newest_label: int, stage: str, error: Exception) -> None:
@@ -186,12 +213,12 @@ def _record(context: Context, product: str, newest_label: int, stage: str, why: 
     return "The schedule tries again at its next look." if due.due else f"What comes next: {due.why}."
 
 
-def _missing_for_a_rollout(context: Context, product: str) -> str | None:
+def _missing_for_a_rollout(context: Context, product: str, *, cold_start: bool) -> str | None:
     """Why a new model could go nowhere, or None."""
     from inspection.stages.deploy import check_ready
 
     try:
-        check_ready(context.store, product)
+        check_ready(context.store, product, cold_start=cold_start)
     except UsageError as missing:
         return str(missing)
     return None
@@ -199,7 +226,8 @@ def _missing_for_a_rollout(context: Context, product: str) -> str | None:
 
 @flow(name="retrain", flow_run_name=run_name)
 def retrain(product: str, force: bool = False) -> State[Any]:
-    """Retrain ``product`` if it is due (``force``: in any case); the final state's name says what was decided."""
+    """Retrain ``product`` if it is due (``force``: a classifier, due or not); the final state's name says what was
+    decided."""
     with open_context() as context, ExitStack() as held:
         try:  # before looking: what another run is at work on needs no look, and would be due a second time
             held.enter_context(hold(context.store, f"retrain/{product}", context.holder, ttl_seconds=LEASE_SECONDS))
@@ -211,10 +239,13 @@ def retrain(product: str, force: bool = False) -> State[Any]:
         get_run_logger().info("%s", due.why)
         if not (due.due or force):
             return Completed(name="NotDue", message=due.why)
-        if missing := _missing_for_a_rollout(context, product):
+        cold = due.cold_start and not force
+        if missing := _missing_for_a_rollout(context, product, cold_start=cold):
             return Completed(name="NotReady", message=missing)
         progress = _Progress()
         try:
+            if cold:
+                return _start_cold(product, due.why, progress)
             return _judge_and_ship(product, "forced by hand" if force else due.why, progress)
         except Exception as error:
             _leave_traces(context, product, due.newest_label, progress.stage, error)

@@ -1,5 +1,6 @@
 """The commands from a snapshot to the stations: train, build, gate, sign, roll out."""
 
+import getpass
 import sys
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,47 @@ def build_bundle(run: str, state: Path | None, as_json: bool) -> None:
     with opened_store(settings) as store:
         made = build(settings, store, candidate, narrator(as_json))
     show(made.model_dump(mode="json"), as_json, f"bundle {made.bundle}\n{made.bundle_file}")
+
+
+@click.command("cold-start")
+@click.option("--product", "product_name", required=True)
+@click.option(
+    "--may-judge",
+    "why",
+    default=None,
+    metavar="WHY",
+    help="Make nothing: put it on record that the cold start on the lines may judge, and why.",
+)
+@click.option("--who", default=None, help="With --may-judge: who says so. Default: the user of this computer.")
+@state_option
+@json_option
+def cold_start(product_name: str, why: str | None, who: str | None, state: Path | None, as_json: bool) -> None:
+    """Before any defect is labelled: make a bundle from good pictures alone and ask gate 2. It doubts, and never rejects.
+
+    Gate 2 says INSUFFICIENT of escapes (exit code 4): no defective part is known. Signed and rolled out all the same, it
+    shadows at every station, those that collect included, until a person says that it may judge.
+
+    Example: inspection cold-start --product lid
+    """
+    settings = settings_of(state)
+    if why is not None:
+        from inspection.stages.deploy import allow_judging
+
+        with opened_store(settings) as store:
+            bundle = allow_judging(store, product_name, who=who or getpass.getuser(), why=why)
+        show({"bundle": bundle}, as_json, f"on record: cold start {bundle[:12]} may judge, at the next watch run")
+        return
+    share_the_processor()
+    from inspection.stages.cold_start import make
+    from inspection.stages.prove import prove
+
+    with opened_store(settings) as store:
+        made = prove(settings, store, make(settings, store, product_name, narrator(as_json)), who="command line")
+    answer = made.gate_2
+    assert answer is not None  # noqa: S101 - prove() sets it
+    words = f"bundle {made.bundle}\n{made.bundle_file}\n{answer.why}\nnext: inspection rollout start {made.bundle}"
+    show(made.model_dump(mode="json"), as_json, words)
+    end_by(answer)
 
 
 @click.command("rebuild")
@@ -194,4 +236,4 @@ _rollout_command("abort", "Emergency stop: every moved station goes back. Exampl
 _rollout_command("status", "Show the newest rollout. Example: inspection rollout status --product lid --json")
 
 
-COMMANDS = (snapshot, train, rebuild_run, build_bundle, gate, sign, rollout)
+COMMANDS = (snapshot, train, cold_start, rebuild_run, build_bundle, gate, sign, rollout)

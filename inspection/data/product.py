@@ -61,6 +61,7 @@ class StudentPlan(Part):
     calibration_pictures: int = Field(default=128, ge=8)
     max_balanced_accuracy_drop: Probability = 0.02
     min_agreement: Probability = 0.97
+    novelty_guard: bool = False  # a third output, by which pictures unlike all training ones become INCONCLUSIVE
 
 
 class CollectPlan(Part):
@@ -69,6 +70,7 @@ class CollectPlan(Part):
     max_tasks_per_run: int = Field(default=100, ge=1)
     audit_share: Probability = 0.3  # of the budget: random passed parts, for an unbiased look at what was let through
     disagree_share: Probability = 0.3  # of the budget: NG or INCONCLUSIVE, so that overkill is seen too
+    novel_share: Probability = 0.2  # of the budget: the most novel ones, where the model says how novel a picture is
     max_open_tasks: int = Field(default=400, ge=1)
 
 
@@ -80,6 +82,7 @@ class RetrainPlan(Part):
     golden_share: float = Field(default=0.2, gt=0, lt=0.5)
     group_by: Literal["part", "lot"] = "part"  # "lot": parts of one lot look so alike that they stay on one side
     min_per_class: int = Field(default=4, ge=2)  # a class with fewer training pictures is left out and reported
+    cold_start_good: int | None = Field(default=40, ge=10)  # good parts that begin a cold start (None: never by itself)
     may_shrink_to: dict[str, int] = {}  # by class: no fewer pictures on a side are meant, though the champion had more
 
 

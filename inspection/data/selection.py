@@ -19,16 +19,17 @@ from inspection.contracts import ANY_DEFECT, Decision, Purpose
 from inspection.data.labels import name_of
 from inspection.data.product import Product
 from inspection.data.products import load_product
+from inspection.data.snapshot_record import UNUSUAL
 from inspection.store.tables import LabelRow, PictureRow, TaskRow, VerdictRow
 
 PURPOSE = "label"
-AUDIT, DISAGREE, UNCERTAIN = "audit", "disagree", "uncertain"
+AUDIT, DISAGREE, NOVEL, UNCERTAIN = "audit", "disagree", "novel", "uncertain"
 _DOUBTED = (Decision.NG, Decision.INCONCLUSIVE)
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A picture to ask about, why ("audit", "disagree" or "uncertain"), and the id of its latest verdict."""
+    """A picture to ask about, why ("audit", "disagree", "novel" or "uncertain"), and the id of its latest verdict."""
 
     picture: str
     why: str
@@ -42,13 +43,15 @@ class _Candidate:
     decision: str
     audited: bool  # the device kept the picture because it drew the passed part at random
     doubt: float  # the higher, the less certain the verdict
+    novelty: float | None  # how far the picture lies from good ones, where the model says so
 
 
 def choose(session: Session, product: str | Product, *, budget: int, rng: random.Random) -> list[Choice]:
     """Up to ``budget`` pictures, fewer when the plan's ``max_open_tasks`` unanswered questions are reached.
 
     Shares of the budget by `CollectPlan`: passed parts at random (audit), NG and INCONCLUSIVE ones at random (disagree),
-    the rest by doubt. What one share cannot fill the most doubtful pictures get, and then more audits.
+    the most novel (novel), the rest by doubt. What one share cannot fill the most doubtful pictures get, and then
+    more audits.
     """
     plan = load_product(session, name_of(product)).collect
     room = min(budget, plan.max_open_tasks - open_tasks(session, product))
@@ -61,6 +64,7 @@ def choose(session: Session, product: str | Product, *, budget: int, rng: random
     doubted = [c for c in others if c.decision in _DOUBTED]
     _take(taken, AUDIT, _shuffled(audits, rng), round(room * plan.audit_share))
     _take(taken, DISAGREE, _shuffled(doubted, rng), round(room * plan.disagree_share))
+    _take(taken, NOVEL, _by_novelty(others), round(room * plan.novel_share))
     _take(taken, UNCERTAIN, sorted(others, key=lambda c: (-c.doubt, c.picture)), room - len(taken))
     _take(taken, AUDIT, _shuffled(audits, rng), room - len(taken))
     return list(taken.values())
@@ -79,6 +83,12 @@ def waits(product: str | Product) -> ColumnElement[bool]:
 
 def _shuffled(candidates: Sequence[_Candidate], rng: random.Random) -> list[_Candidate]:
     return rng.sample(candidates, len(candidates))
+
+
+def _by_novelty(candidates: Iterable[_Candidate]) -> list[_Candidate]:
+    """Those whose novelty is known, the most novel first."""
+    known = [(c.novelty, c) for c in candidates if c.novelty is not None]
+    return [c for _, c in sorted(known, key=lambda pair: (-pair[0], pair[1].picture))]
 
 
 def _take(taken: dict[str, Choice], why: str, ordered: Iterable[_Candidate], count: int) -> None:
@@ -106,7 +116,14 @@ def _candidates(session: Session, product: str) -> list[_Candidate]:
     wanted = select(VerdictRow)
     rows = session.scalars(wanted.join(latest, latest.c.id == VerdictRow.id).where(latest.c.place == 1))
     found = [
-        _Candidate(str(row.picture), row.id, row.decision, _audited(row), _doubt(row.decision, row.defect_score, row.body))
+        _Candidate(
+            str(row.picture),
+            row.id,
+            row.decision,
+            _audited(row),
+            _doubt(row.decision, row.defect_score, row.body),
+            _novelty(row.body),
+        )
         for row in rows
     ]
     return sorted(found, key=lambda c: c.picture)
@@ -114,6 +131,12 @@ def _candidates(session: Session, product: str) -> list[_Candidate]:
 
 def _audited(row: VerdictRow) -> bool:
     return row.decision == Decision.OK and row.picture_why == AUDIT
+
+
+def _novelty(body: dict[str, Any]) -> float | None:
+    """What the model said; a cold start's novelty is its score of `UNUSUAL`."""
+    said: float | None = body.get("novelty")
+    return said if said is not None else (body.get("scores") or {}).get(UNUSUAL)
 
 
 def _doubt(decision: str, defect_score: float | None, body: dict[str, Any]) -> float:

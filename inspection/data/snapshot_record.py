@@ -9,6 +9,9 @@ from pydantic import Field
 from inspection.contracts import Box, Contract, Part, Sha256
 from inspection.contracts.base import Name
 
+UNUSUAL = "unusual"
+"""Second class of a cold start: whatever good pictures do not show. Nobody labels a picture so."""
+
 
 class Split(StrEnum):
     """Sides of a split. ``validation`` stops training early and sets thresholds; ``golden`` only judges."""
@@ -34,7 +37,8 @@ class Refused(Part):
     """A labelled picture that was left out, and why (counted, shown, never silent)."""
 
     picture: Sha256
-    reason: str  # "near_duplicate" | "same_part" | "contradictory_labels" | "rare_class" | "cannot_tell" | "unknown_class"
+    # "near_duplicate" | "same_part" | "contradictory_labels" | "rare_class" | "cannot_tell" | "unknown_class" | "not_good"
+    reason: str
     detail: str
 
 
@@ -48,6 +52,11 @@ class Snapshot(Contract):
     classes: list[str] = Field(min_length=2)
     examples: list[Example]
     refused: list[Refused] = []
+
+    @property
+    def cold_start(self) -> bool:
+        """Whether it holds good pictures alone, for a model that is to know good from `UNUSUAL`."""
+        return self.classes == [self.good_class, UNUSUAL] and all(e.label == self.good_class for e in self.examples)
 
     def of(self, split: Split) -> list[Example]:
         """The examples of one side."""

@@ -19,7 +19,7 @@ from inspection.data.near_duplicates import Copy, Described, equal_pixels, find_
 from inspection.data.pictures import decode_bgr
 from inspection.data.product import Product
 from inspection.data.products import load_product
-from inspection.data.snapshot_record import Example, Refused, Snapshot, Split
+from inspection.data.snapshot_record import UNUSUAL, Example, Refused, Snapshot, Split
 from inspection.data.splitting import Group, assign, shares
 from inspection.errors import LeakError, MissingPictureError, UsageError
 from inspection.store.session import Store, exclusive
@@ -50,11 +50,15 @@ class _Material:
     last_label_id: int
 
 
-def build_snapshot(store: Store, product: str | Product, *, min_per_class: int | None = None) -> Snapshot:
+def build_snapshot(
+    store: Store, product: str | Product, *, min_per_class: int | None = None, good_only: bool = False
+) -> Snapshot:
     """Freeze the current labels of a product into a snapshot and keep it; the same labels give the same one.
 
-    ``min_per_class`` training pictures are needed of a class (default: the product's plan), else it is left out. Raises
-    MissingPictureError when a picture's bytes are gone, UsageError when fewer than two classes have enough pictures.
+    ``min_per_class`` training pictures are needed of a class (default: the product's plan), else it is left out;
+    ``good_only``: for a cold start, so that all but the good pictures are. Raises MissingPictureError when a picture's
+    bytes are gone, UsageError when fewer than two classes have enough pictures (of a cold start: when no good one is
+    to learn from, or a class of the product's is called `UNUSUAL`).
     """
     with store.begin(read_only=True) as session:
         material = _gather(session, load_product(session, name_of(product)))
@@ -65,7 +69,8 @@ def build_snapshot(store: Store, product: str | Product, *, min_per_class: int |
     links = _links(material, copies)
     with store.begin() as session:
         sides = _settle_sides(session, material, links)
-    snapshot = _compose(material, links, sides, min_per_class or material.product.retrain.min_per_class)
+    least = min_per_class or material.product.retrain.min_per_class
+    snapshot = _compose_good(material, links, sides) if good_only else _compose(material, links, sides, least)
     _check_disjoint(snapshot, links)
     _keep(store, snapshot, material.last_label_id)
     return snapshot
@@ -212,6 +217,30 @@ def _compose(material: _Material, links: Sequence[_Link], sides: Mapping[str, Sp
         raise UsageError(_too_few(product, material, training, least))
     examples = [_example(material, sha256, side[sha256]) for sha256 in sorted(material.labels) if sha256 not in refused]
     left_out = sorted([*material.refused, *refused.values()], key=lambda item: (item.picture, item.reason))
+    return Snapshot(
+        product=product.name, good_class=product.good_class, classes=classes, examples=examples, refused=left_out
+    )
+
+
+def _compose_good(material: _Material, links: Sequence[_Link], sides: Mapping[str, Split]) -> Snapshot:
+    product = material.product
+    if UNUSUAL in product.classes:
+        raise UsageError(
+            f"class {UNUSUAL!r} of {product.name!r} is what a cold start calls all but good: give it another name"
+        )
+    side = {sha256: sides[row.group] for sha256, row in material.pictures.items()}
+    refused = {item.picture: item for item in _straddling(links, side)}
+    for sha256, label in material.labels.items():
+        if label.label != product.good_class and sha256 not in refused:
+            detail = f"labelled {label.label!r}: a cold start learns from good pictures alone"
+            refused[sha256] = Refused(picture=sha256, reason="not_good", detail=detail)
+    examples = [_example(material, sha256, side[sha256]) for sha256 in sorted(material.labels) if sha256 not in refused]
+    if not any(e.split is Split.TRAIN for e in examples):
+        raise UsageError(
+            f"product {product.name!r} has no good picture to learn from: label some as {product.good_class!r}"
+        )
+    left_out = sorted([*material.refused, *refused.values()], key=lambda item: (item.picture, item.reason))
+    classes = [product.good_class, UNUSUAL]
     return Snapshot(
         product=product.name, good_class=product.good_class, classes=classes, examples=examples, refused=left_out
     )

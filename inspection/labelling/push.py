@@ -234,7 +234,9 @@ def _named(product: Product, verdict: Verdict) -> str | None:
 def _model_says(product: Product, verdict: Verdict | None) -> str:
     if verdict is None:
         return "not asked"
-    named = _named(product, verdict)
+    named = _named(product, verdict) or verdict.defect_class  # a cold start's names no class people choose from
+    if named is None and verdict.reason is not None and verdict.novelty is not None:
+        return f"{verdict.decision.value}, {verdict.reason}"
     score = f" {verdict.scores[named]:.2f}" if named in verdict.scores and named else ""
     return f"{verdict.decision.value}, {named}{score}" if named else verdict.decision.value
 

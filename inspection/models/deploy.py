@@ -9,6 +9,9 @@ from inspection.models.network import InspectionNet, defect_map
 from inspection.models.novelty import Novelty
 from inspection.models.preprocess import Preprocess
 
+MOST_SURE = 0.999
+"""A cold start is never surer of a defect than this: a threshold of 1 then rejects nothing."""
+
 
 class DeployGraph(nn.Module):
     """``forward(frame uint8 [N, H, W, 3] BGR) -> (scores float32 [N, K], defect_map float32 [N, h, w])``.
@@ -39,7 +42,8 @@ class DeployGraph(nn.Module):
 class ColdStartGraph(DeployGraph):
     """The same contract before any defect is labelled: two classes, the good one and whatever good pictures do not show.
 
-    The defect's score is the picture's novelty, its map the novelty map; the network's head is not asked.
+    The defect's score is the picture's novelty (at most `MOST_SURE`), its map the novelty map; the network's head is not
+    asked.
     """
 
     def __init__(self, net: InspectionNet, novelty: Novelty, preprocess: Preprocess | None = None) -> None:
@@ -53,7 +57,7 @@ class ColdStartGraph(DeployGraph):
     def judge(self, reduced: Tensor) -> tuple[Tensor, Tensor]:
         """See `DeployGraph.judge`."""
         maps = self.net.maps(self.preprocess.normalize(self.preprocess.fit(reduced)))
-        novelty, novelty_map = self.novelty(maps)
+        novelty, novelty_map = (found.clamp_max(MOST_SURE) for found in self.novelty(maps))
         pair = [novelty, novelty]
         pair[self.good_index] = 1.0 - novelty
         return torch.stack(pair, dim=1), novelty_map

@@ -1,7 +1,7 @@
 """Assignments: what one station shall run, signed with the fleet key.
 
 Invariants: only targets that carry a release signature are assigned; serials of a station rise by one and the newest
-counts; rows are added and never changed.
+counts; rows are added and never changed; a cold start judges nowhere unless a person has said that it may.
 """
 
 from datetime import UTC, datetime
@@ -11,9 +11,33 @@ from sqlalchemy.orm import Session
 
 from inspection.contracts import Assignment, Mode, Target, TargetKind
 from inspection.errors import UsageError
+from inspection.release.promotions import is_cold_start
 from inspection.release.signing import Keys, sign_assignment, trust_root, verify_assignment
 from inspection.store.session import exclusive
-from inspection.store.tables import AssignmentRow, BundleRow, StationRow
+from inspection.store.tables import AssignmentRow, BundleRow, GateDecisionRow, StationRow
+
+BY_HAND = "BY HAND"
+"""In the ledger of gate decisions: what a person answered where a gate could not."""
+
+
+def may_judge(session: Session, bundle: str) -> bool:
+    """Whether a person has said, by name and with a reason, that this cold start may judge."""
+    query = select(GateDecisionRow.id).where(GateDecisionRow.subject == bundle, GateDecisionRow.answer == BY_HAND)
+    return session.scalars(query.limit(1)).first() is not None
+
+
+def mode_of(session: Session, station: StationRow, bundle: str | None, *, rolled_out: bool) -> Mode:
+    """What a station is assigned to do with a bundle: what was set for it, but for a cold start.
+
+    No gate has seen a defective part of a cold start's, so it judges nobody's part: stations that judge shadow with it
+    until `may_judge`. A rollout takes those that collect into shadow, where the line hears the same.
+    """
+    mode = Mode(station.mode)
+    if bundle is None or not is_cold_start(session, bundle):
+        return mode
+    if mode is Mode.JUDGE and not may_judge(session, bundle):
+        return Mode.SHADOW
+    return Mode.SHADOW if mode is Mode.COLLECT and rolled_out else mode
 
 
 def signed_target(session: Session, digest: str, kind: TargetKind, product: str) -> Target:
@@ -74,7 +98,8 @@ def bring_in_step(
         if why := _out_of_step(session, keys, station, last, bundle):
             row = assign(session, keys, station.name, bundle, recipe, now=now)
             runs = (bundle or "none")[:12]
-            done.append(f"station {station.name} {why}: mode {station.mode}, bundle {runs}, serial {row.serial}")
+            mode = mode_of(session, station, bundle, rolled_out=False)
+            done.append(f"station {station.name} {why}: mode {mode.value}, bundle {runs}, serial {row.serial}")
     return done
 
 
@@ -89,7 +114,8 @@ def _out_of_step(
     elif not belongs(session, last.bundle, station.product):
         return "came from another product"
     said = verify_assignment(last.envelope, trust_root(keys))
-    if (said.mode.value, said.audit_share) != (station.mode, station.audit_share):
+    wanted = mode_of(session, station, last.bundle, rolled_out=False)
+    if (said.mode, said.audit_share) != (wanted, station.audit_share):
         return "changed its mode or audit share"
     if (said.challenger and said.challenger.sha256) != _challenger(session, station, last.bundle):
         return "changed its challenger"
@@ -116,7 +142,7 @@ def assign(
     assignment = Assignment(
         station=station,
         serial=1 if last is None else last.serial + 1,
-        mode=Mode(row.mode),
+        mode=mode_of(session, row, bundle, rolled_out=rollout is not None),
         bundle=None if bundle is None else signed_target(session, bundle, TargetKind.BUNDLE, row.product),
         recipe=None if recipe is None else signed_target(session, recipe, TargetKind.RECIPE, row.product),
         challenger=None if challenger is None else signed_target(session, challenger, TargetKind.BUNDLE, row.product),

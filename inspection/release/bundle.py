@@ -145,46 +145,63 @@ def unpack(bundle: bytes, directory: Path) -> Manifest:
     return manifest
 
 
-def distance_to_threshold(scores: Mapping[str, float], recipe: Recipe) -> float:
-    """How far the class scores are from the nearest edge of any band of the recipe, in [0, 1]."""
+def distance_to_threshold(scores: Mapping[str, float], recipe: Recipe, novelty: float | None = None) -> float:
+    """How far the class scores are from the nearest edge of any band of the recipe, or the novelty from its limit, in
+    [0, 1]."""
     found = []
     for name, band in recipe.thresholds.items():
         value = defect_score(scores, recipe.good_class) if name == ANY_DEFECT else scores[name]
         found += [abs(value - band.inconclusive), abs(value - band.ng)]
+    if recipe.unfamiliar is not None and novelty is not None:
+        found.append(abs(novelty - recipe.unfamiliar))
     return min(found)
 
 
 def choose_self_test(
-    candidates: Mapping[str, Mapping[str, float]], recipe: Recipe, *, count: int = 8, tolerance: float = 0.05
+    candidates: Mapping[str, Mapping[str, float]],
+    recipe: Recipe,
+    *,
+    novelty: Mapping[str, float] | None = None,
+    count: int = 8,
+    tolerance: float = 0.05,
 ) -> dict[str, SelfTestCase]:
     """Pick the pictures a device must answer before it may use the bundle; the result keeps the candidates' keys.
 
-    ``candidates``: class scores by picture, as the shipped file gives them. Half of ``count`` are the pictures nearest to
-    a threshold; the rest the surest of each kind of outcome in turn. A picture nearer to an edge than ``tolerance`` is not
-    taken while others are there: a sound device may round it over the edge. UsageError without candidates.
+    ``candidates``: class scores by picture, as the shipped file gives them; ``novelty``: the same of a file that gives one.
+    Half of ``count`` are the pictures nearest to a threshold; the rest the surest of each kind of outcome in turn. One
+    nearer to an edge than ``tolerance`` is not taken while others are there: a sound device may round it over the edge.
+    UsageError without candidates.
     """
     if not candidates:
         raise UsageError("a bundle needs at least one self-test picture and none were given")
-    by_distance = sorted(candidates, key=lambda k: (distance_to_threshold(candidates[k], recipe), k))
-    safe = [k for k in by_distance if distance_to_threshold(candidates[k], recipe) > tolerance] or by_distance[-1:]
+    said = novelty or {}
+    cases = {
+        key: self_test_case(f"{SELFTEST}/{key}.png", scores, recipe, novelty=said.get(key), tolerance=tolerance)
+        for key, scores in candidates.items()
+    }
+    away = {key: distance_to_threshold(case.scores, recipe, case.novelty) for key, case in cases.items()}
+    by_distance = sorted(cases, key=lambda k: (away[k], k))
+    safe = [k for k in by_distance if away[k] > tolerance] or by_distance[-1:]
     near = safe[: (count + 1) // 2]
-    chosen = near + _one_of_each(candidates, recipe, [k for k in reversed(safe) if k not in near])[: count - len(near)]
-    return {key: self_test_case(f"{SELFTEST}/{key}.png", candidates[key], recipe, tolerance=tolerance) for key in chosen}
+    chosen = near + _one_of_each(cases, recipe, [k for k in reversed(safe) if k not in near])[: count - len(near)]
+    return {key: cases[key] for key in chosen}
 
 
-def _one_of_each(candidates: Mapping[str, Mapping[str, float]], recipe: Recipe, keys: list[str]) -> list[str]:
+def _one_of_each(cases: Mapping[str, SelfTestCase], recipe: Recipe, keys: list[str]) -> list[str]:
     """``keys`` reordered so that every (decision, class) comes once before any comes twice."""
     seen: dict[tuple[str, str | None], int] = {}
     rank = {}
     for place, key in enumerate(keys):
-        outcome = decide(candidates[key], recipe)
+        outcome = decide(cases[key].scores, recipe, cases[key].novelty)
         kind = (outcome.decision.value, outcome.defect_class)
         seen[kind] = seen.get(kind, 0) + 1
         rank[key] = (seen[kind], place)
     return sorted(keys, key=lambda k: rank[k])
 
 
-def self_test_case(path: str, scores: Mapping[str, float], recipe: Recipe, *, tolerance: float = 0.05) -> SelfTestCase:
-    """What a device must answer on the picture at ``path``: the recipe's decision on ``scores``."""
-    decision = decide(scores, recipe).decision
-    return SelfTestCase(path=path, decision=decision, scores=dict(scores), tolerance=tolerance)
+def self_test_case(
+    path: str, scores: Mapping[str, float], recipe: Recipe, *, novelty: float | None = None, tolerance: float = 0.05
+) -> SelfTestCase:
+    """What a device must answer on the picture at ``path``: the recipe's decision on ``scores`` and ``novelty``."""
+    decision = decide(scores, recipe, novelty).decision
+    return SelfTestCase(path=path, decision=decision, scores=dict(scores), tolerance=tolerance, novelty=novelty)

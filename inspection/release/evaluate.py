@@ -15,15 +15,21 @@ EVALUATION = "evaluation"
 
 
 def judged(
-    scores: NDArray[np.float32], classes: Sequence[str], examples: Sequence[Example], recipe: Recipe
+    scores: NDArray[np.float32],
+    classes: Sequence[str],
+    examples: Sequence[Example],
+    recipe: Recipe,
+    novelty: Sequence[float] | NDArray[np.float32] | None = None,
 ) -> list[tuple[Verdict, str]]:
-    """Verdicts with their true labels. ``scores``: float32 ``[N, K]``, rows as ``examples``, columns as ``classes``."""
+    """Verdicts with their true labels. ``scores``: float32 ``[N, K]``, rows as ``examples``, columns as ``classes``;
+    ``novelty``: N values in [0, 1] of a model that gives them. ValueError when the recipe asks and there is none."""
     now = datetime.now(UTC)
     release = version("escapement")
     pairs = []
     for number, (row, example) in enumerate(zip(scores, examples, strict=True), start=1):
         by_class = {name: float(np.clip(value, 0.0, 1.0)) for name, value in zip(classes, row, strict=True)}
-        outcome = decide(by_class, recipe)
+        unlike = None if novelty is None else float(np.clip(novelty[number - 1], 0.0, 1.0))
+        outcome = decide(by_class, recipe, unlike)
         verdict = Verdict(
             id=f"{EVALUATION}-{number}",
             device=EVALUATION,
@@ -34,6 +40,8 @@ def judged(
             part=example.part,
             captured_at=now,
             decision=outcome.decision,
+            reason=outcome.reason,
+            novelty=unlike,
             defect_class=outcome.defect_class,
             scores=by_class,
             recipe_digest=recipe.digest,

@@ -1,4 +1,4 @@
-"""Latency in a fresh process, and the scores of an ONNX file.
+"""Latency in a fresh process, and the answers of an ONNX file.
 
 Invariants: the measuring process holds numpy and ONNX Runtime and nothing else (a torch beside it changes thread pools
 and memory); files that are compared run in turns, call by call, so that a busy machine slows both alike.
@@ -8,8 +8,9 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import onnxruntime
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from inspection.errors import BundleError, EnvironmentTroubleError
+from inspection.models.tiles import worst_tile
 
 _UNLOADABLE = (
     ort_errors.Fail,
@@ -123,9 +125,35 @@ def session_of(path: Path | bytes, threads: int = 1) -> onnxruntime.InferenceSes
         raise BundleError(f"{what} is not a model ONNX Runtime can load: {error}") from error
 
 
-def scores_of(path: Path, frames: Iterable[NDArray[np.uint8]], *, threads: int = 1) -> NDArray[np.float32]:
-    """Class scores float32 ``[N, K]`` of uint8 frames ``[H, W, 3]`` or ``[1, H, W, 3]``, one session, one at a time."""
+@dataclass(frozen=True)
+class Answers:
+    """What a file says of N pictures: ``scores`` float32 ``[N, K]``, and ``novelty`` float32 ``[N]`` in [0, 1] where it has
+    that output."""
+
+    scores: NDArray[np.float32]
+    novelty: NDArray[np.float32] | None = None
+
+    def by_picture(self, tiles: int, good_index: int) -> Self:
+        """The same of pictures that were shown as ``tiles`` each: the worst tile's scores, the most novel one's novelty."""
+        novelty = None if self.novelty is None else self.novelty.reshape(-1, tiles).max(1)
+        return replace(self, scores=worst_tile(self.scores, tiles, good_index), novelty=novelty)
+
+    def novelty_at(self, place: int) -> float | None:
+        """The novelty of one picture, as the decision rule takes it."""
+        return None if self.novelty is None else float(np.clip(self.novelty[place], 0.0, 1.0))
+
+
+def answers_of(path: Path, frames: Iterable[NDArray[np.uint8]], *, threads: int = 1) -> Answers:
+    """Answers about uint8 frames ``[H, W, 3]`` or ``[1, H, W, 3]``, one session, one at a time."""
     session = session_of(path, threads)
-    rows = [session.run(["scores"], {"frame": f if f.ndim == 4 else f[None]})[0][0] for f in frames]
-    classes = session.get_outputs()[0].shape[1]
-    return np.asarray(rows, dtype=np.float32).reshape(len(rows), classes)
+    wanted = [output for output in session.get_outputs() if output.name in ("scores", "novelty")]
+    rows = [session.run([o.name for o in wanted], {"frame": f if f.ndim == 4 else f[None]}) for f in frames]
+    found = {output.name: [row[place][0] for row in rows] for place, output in enumerate(wanted)}
+    classes = next(output.shape[1] for output in wanted if output.name == "scores")
+    scores = np.asarray(found["scores"], dtype=np.float32).reshape(len(rows), classes)
+    return Answers(scores, np.asarray(found["novelty"], dtype=np.float32) if "novelty" in found else None)
+
+
+def scores_of(path: Path, frames: Iterable[NDArray[np.uint8]], *, threads: int = 1) -> NDArray[np.float32]:
+    """Class scores float32 ``[N, K]``: see `answers_of`."""
+    return answers_of(path, frames, threads=threads).scores

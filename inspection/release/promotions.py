@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from inspection.errors import LeaseError
 from inspection.store.session import exclusive
-from inspection.store.tables import PromotionRow, RolloutRow
+from inspection.store.tables import BundleRow, PromotionRow, RolloutRow
 
 
 class Role(StrEnum):
@@ -97,6 +97,12 @@ def challenger(session: Session, product: str) -> PromotionRow | None:
     query = select(RolloutRow.state).where(RolloutRow.product == product, RolloutRow.bundle == found.bundle)
     state = session.scalars(query.order_by(RolloutRow.id.desc()).limit(1)).first()
     return None if state == "aborted" else found
+
+
+def is_cold_start(session: Session, bundle: str | None) -> bool:
+    """Whether a registered bundle has learnt from good pictures alone (False of one nobody registered)."""
+    row = None if bundle is None else session.get(BundleRow, bundle)
+    return row is not None and bool(row.body.get("origin", {}).get("cold_start", False))
 
 
 def history(session: Session, product: str) -> list[PromotionRow]:

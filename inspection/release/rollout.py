@@ -21,6 +21,7 @@ from inspection.contracts import AgentState, Decision, Mode, Purpose, Report, Ta
 from inspection.data.product import Product
 from inspection.errors import IntegrityError, UsageError
 from inspection.release.assignments import assign, belongs, signed_target
+from inspection.release.promotions import is_cold_start
 from inspection.release.signing import Keys
 from inspection.store.session import exclusive
 from inspection.store.tables import AssignmentRow, DeviceRow, RolloutRow, StationRow, VerdictRow
@@ -74,17 +75,18 @@ class RolloutStatus:
 # --- starting ----------------------------------------------------------------------------------------------------------
 
 
-def plan_groups(session: Session, product: Product) -> list[list[str]]:
+def plan_groups(session: Session, product: Product, *, cold_start: bool = False) -> list[list[str]]:
     """The first group of the product's plan (or its first station by name), then all its other stations. Stations that
-    collect are left out: without a verdict they prove nothing."""
-    judging = (StationRow.product == product.name, StationRow.mode != Mode.COLLECT.value)
-    names = sorted(session.scalars(select(StationRow.name).where(*judging)))
+    collect are left out: without a verdict they prove nothing. A ``cold_start`` takes them with it, into shadow."""
+    wanted = [StationRow.product == product.name]
+    wanted += [] if cold_start else [StationRow.mode != Mode.COLLECT.value]
+    names = sorted(session.scalars(select(StationRow.name).where(*wanted)))
     first = list(product.rollout.first_group) or names[:1]
     rest = [name for name in names if name not in first]
     return [first, rest] if rest else [first]
 
 
-def _check_groups(session: Session, product: Product, groups: Sequence[Sequence[str]]) -> None:
+def _check_groups(session: Session, product: Product, groups: Sequence[Sequence[str]], cold_start: bool) -> None:
     if not groups or not all(groups):
         raise UsageError(
             f"a rollout of {product.name!r} needs groups that each name a station that judges or shadows, got "
@@ -95,7 +97,8 @@ def _check_groups(session: Session, product: Product, groups: Sequence[Sequence[
     named = [station for group in groups for station in group]
     if strange := sorted(set(named) - known.keys()):
         raise UsageError(f"these are no stations of {product.name!r}: {strange}. It has {sorted(known)}")
-    if collecting := sorted(name for name in named if known[name] == Mode.COLLECT.value):
+    collecting = sorted(name for name in named if known[name] == Mode.COLLECT.value)
+    if collecting and not cold_start:
         raise UsageError(f"these stations collect and prove nothing: {collecting}. Change their mode, or leave them out")
     if len(named) != len(set(named)):
         raise UsageError(f"a station is in two groups of the rollout: {sorted(n for n in named if named.count(n) > 1)}")
@@ -104,13 +107,15 @@ def _check_groups(session: Session, product: Product, groups: Sequence[Sequence[
             raise UsageError(f"group {place} of the rollout ({list(group)}) has no device that could prove it: enrol one")
 
 
-def check_ready(session: Session, product: Product, groups: Sequence[Sequence[str]] | None = None) -> list[list[str]]:
+def check_ready(
+    session: Session, product: Product, groups: Sequence[Sequence[str]] | None = None, *, cold_start: bool = False
+) -> list[list[str]]:
     """The groups a rollout would have (``groups`` None: `plan_groups`). UsageError when it could not start: see
     `start_rollout`."""
     if (other := current(session, product.name)) is not None:
         raise UsageError(f"rollout {other.id} of {product.name!r} is {other.state}: finish or abort it first")
-    chosen = plan_groups(session, product) if groups is None else [list(g) for g in groups]
-    _check_groups(session, product, chosen)
+    chosen = plan_groups(session, product, cold_start=cold_start) if groups is None else [list(g) for g in groups]
+    _check_groups(session, product, chosen, cold_start)
     return chosen
 
 
@@ -126,11 +131,11 @@ def start_rollout(
 ) -> RolloutRow:
     """Begin: assign the digests ``bundle`` and ``recipe`` to the first group (``groups`` None: `plan_groups`).
 
-    Raises UsageError on an empty group, on unknown, repeated or collecting stations, on a target that is missing or not
-    signed, and when another rollout of this product is under way.
+    Raises UsageError on an empty group, on unknown, repeated or (but for a cold start) collecting stations, on a target
+    that is missing or not signed, and when another rollout of this product is under way.
     """
     exclusive(session, f"rollout/{product.name}")
-    chosen = check_ready(session, product, groups)
+    chosen = check_ready(session, product, groups, cold_start=is_cold_start(session, bundle))
     signed_target(session, bundle, TargetKind.BUNDLE, product.name)
     signed_target(session, recipe, TargetKind.RECIPE, product.name)
     when = now or datetime.now(UTC)

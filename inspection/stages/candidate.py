@@ -31,6 +31,17 @@ class Shipped(BaseModel):
     agreement: float  # share of pictures on which shipped and float file give the same decision, [0, 1]
     length: int
     float_length: int
+    guard_overkill: float | None = None  # share of good validation parts that only the novelty turns INCONCLUSIVE
+
+    def in_words(self) -> str:
+        """One line for people."""
+        said = (
+            f"shipping {self.precision}: {self.latency_ms:.2f} ms (float {self.float_latency_ms:.2f} ms), "
+            f"{self.agreement:.1%} equal verdicts"
+        )
+        if self.guard_overkill is None:
+            return said
+        return f"{said}; {self.guard_overkill:.1%} of good validation parts are rejected as unfamiliar alone"
 
 
 class Candidate(BaseModel):
@@ -58,6 +69,7 @@ class Candidate(BaseModel):
     gate_2: GateAnswer | None = None
     student_run_id: str | None = None  # the run the edge version is registered on, nested in `run_id`
     edge_version: str | None = None
+    cold_start: bool = False  # made from good pictures alone: there is no teacher, and gate 1 is not asked
 
     @property
     def bookmarks(self) -> Path:

@@ -11,12 +11,12 @@ from pydantic import BaseModel, ConfigDict
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from inspection.contracts import Release, TargetKind
+from inspection.contracts import Mode, Release, TargetKind
 from inspection.data.product import Product
 from inspection.data.products import load_product
 from inspection.errors import UsageError
 from inspection.release import promotions, rollout
-from inspection.release.assignments import bring_in_step
+from inspection.release.assignments import BY_HAND, bring_in_step
 from inspection.release.bundle import read_manifest, read_recipe
 from inspection.release.gate import Answer
 from inspection.release.signing import Keys, load_or_create_keys, sign_release
@@ -24,7 +24,7 @@ from inspection.settings import Settings
 from inspection.stages.candidate import Candidate
 from inspection.store.leases import Lease, hold
 from inspection.store.session import Store, insert_new
-from inspection.store.tables import BundleRow, PromotionRow, RolloutRow
+from inspection.store.tables import BundleRow, GateDecisionRow, PromotionRow, RolloutRow, StationRow
 
 PROMOTION_LEASE_SECONDS = 60.0
 PROMOTION_WAIT_SECONDS = 30.0  # a look at a rollout takes a moment; a retrain's work is not thrown away for it
@@ -64,9 +64,11 @@ def _promotion(store: Store, product: str, who: str) -> AbstractContextManager[L
 def sign(settings: Settings, store: Store, candidate: Candidate) -> tuple[str, str]:
     """Sign the candidate's bundle and recipe and register both as targets; returns their digests. Idempotent.
 
-    Raises UsageError when gate 2 has not said PASS: an unproven file gets no signature.
+    Raises UsageError when gate 2 has not said PASS (of a cold start, which no defective part can prove: not FAIL): an
+    unproven file gets no signature.
     """
-    if candidate.gate_2 is None or candidate.gate_2.answer is not Answer.PASS or candidate.bundle is None:
+    enough = (Answer.PASS, Answer.INSUFFICIENT) if candidate.cold_start else (Answer.PASS,)
+    if candidate.gate_2 is None or candidate.gate_2.answer not in enough or candidate.bundle is None:
         said = "was not asked" if candidate.gate_2 is None else f"said {candidate.gate_2.answer}"
         raise UsageError(f"bundle of run {candidate.run_id} is not signed: gate 2 {said}. Run `inspection gate` first")
     keys = load_or_create_keys(settings.keys)
@@ -152,10 +154,27 @@ def _promote(
     )
 
 
-def check_ready(store: Store, product_name: str) -> None:
+def check_ready(store: Store, product_name: str, *, cold_start: bool = False) -> None:
     """Whether a rollout could start now: asked before hours of training. UsageError says what stands in the way."""
     with store.begin(read_only=True) as session:
-        rollout.check_ready(session, load_product(session, product_name))
+        rollout.check_ready(session, load_product(session, product_name), cold_start=cold_start)
+
+
+def allow_judging(store: Store, product_name: str, *, who: str, why: str) -> str:
+    """Put a person's word into the ledger of gate decisions: the product's cold start may judge, at stations whose mode is
+    judge, from the next look at the stations on. Returns its bundle. UsageError where no cold start is on the lines."""
+    with store.begin() as session:
+        row = promotions.champion(session, load_product(session, product_name).name)
+        if row is None or not promotions.is_cold_start(session, row.bundle):
+            raise UsageError(f"no cold start of {product_name!r} is on the lines: there is nothing to allow")
+        words = f"may judge, says {who}: {why}"
+        body = {"who": who, "why": why, "may": Mode.JUDGE.value}
+        session.add(
+            GateDecisionRow(
+                product=row.product, gate=2, subject=row.bundle, snapshot=row.snapshot, answer=BY_HAND, why=words, body=body
+            )
+        )
+        return row.bundle
 
 
 def advance_rollout(settings: Settings, store: Store, product_name: str, who: str) -> list[str]:
@@ -199,6 +218,16 @@ def _crown(session: Session, product: Product, row: RolloutRow, who: str, lease:
         why=f"rollout {row.id} is done: every group has proved the bundle",
         lease=lease,
     )
+    if promotions.is_cold_start(session, row.bundle):
+        _leave_collecting(session, row)
+
+
+def _leave_collecting(session: Session, row: RolloutRow) -> None:
+    """Stations that a cold start was proved at have left *collect*, for the classifier that comes after it too."""
+    for name in (name for group in row.groups for name in group):
+        station = session.get_one(StationRow, name)
+        if station.mode == Mode.COLLECT.value:
+            station.mode = Mode.SHADOW.value
 
 
 def rollout_state(store: Store, product_name: str) -> RolloutView:

@@ -7,8 +7,8 @@ one thread. What compares candidates stands on the teacher's run as well.
 """
 
 import subprocess
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +150,7 @@ def log_student(settings: Settings, material: Material, candidate: Candidate, st
         run.history(student.history)
         figures = {"latency/shipped_ms": shipped.latency_ms, "latency/float_ms": shipped.float_latency_ms}
         figures |= {"shipped/agreement": shipped.agreement, "shipped/bytes": float(shipped.length)}
+        figures |= {} if shipped.guard_overkill is None else {"shipped/guard_overkill": shipped.guard_overkill}
         run.metrics(figures)
         parent.metrics(figures)
         for each in (run, parent):
@@ -163,6 +164,36 @@ def log_student(settings: Settings, material: Material, candidate: Candidate, st
         }
         version = registry.register(edge_name(candidate.product), model, run=run, tags=tags)
     return candidate.with_(student_run_id=run.id, edge_version=version)
+
+
+@contextmanager
+def cold_start_run(settings: Settings, material: Material, number: int) -> Iterator[Run]:
+    """The run of a cold start: no training, hence no curves; what it was made from."""
+    product = material.product.name
+    with Registry(settings.mlflow_url).run(
+        product, run_name("cold start", number), kind="cold-start", commit=commit()
+    ) as run:
+        run.params(_plans(material))
+        _made_from(run, settings, material)
+        yield run
+
+
+def log_cold_start(settings: Settings, run: Run, material: Material, candidate: Candidate) -> Candidate:
+    """What was measured, the file itself, and the edge model's registered version."""
+    shipped = candidate.shipped
+    if shipped is None:
+        raise ValueError("log_cold_start() comes after the file was chosen")
+    figures = {"latency/shipped_ms": shipped.latency_ms, "latency/float_ms": shipped.float_latency_ms}
+    run.metrics(figures | {"shipped/agreement": shipped.agreement, "shipped/bytes": float(shipped.length)})
+    model = run.onnx_model("edge", candidate.chosen_onnx, _example(material))
+    tags = {
+        "snapshot": candidate.snapshot,
+        "precision": shipped.precision,
+        "bundle": candidate.bundle or "",
+        "cold_start": "yes",
+    }
+    registry = Registry(settings.mlflow_url)
+    return candidate.with_(edge_version=registry.register(edge_name(candidate.product), model, run=run, tags=tags))
 
 
 def log_gate_2(

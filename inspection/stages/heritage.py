@@ -54,6 +54,12 @@ def promotion_of_champion(store: Store, product: str) -> PromotionRow | None:
         return row
 
 
+def _network_of_champion(store: Store, product: str) -> PromotionRow | None:
+    """The champion's row where its networks were kept: a cold start trained none."""
+    row = promotion_of_champion(store, product)
+    return None if row is None or load_snapshot(store, row.snapshot).cold_start else row
+
+
 def snapshot_of_champion(store: Store, product: str) -> Snapshot | None:
     """What the champion was made from; None before the first."""
     row = promotion_of_champion(store, product)
@@ -96,9 +102,10 @@ def _fetch(store: Store, run_id: str, role: str, folder: Path) -> Path:
 
 
 def teacher_of_champion(material: Material, folder: Path) -> ChampionTeacher | None:
-    """The champion's teacher, fetched below ``folder``; None before the first champion. MissingPictureError when its files
-    are gone: a gate that compares with nobody must not look like one that compared."""
-    row = promotion_of_champion(material.store, material.product.name)
+    """The champion's teacher, fetched below ``folder``; None before the first champion, and of a cold start, which has
+    none: gate 2 compares with its bundle. MissingPictureError when its files are gone: a gate that compares with nobody
+    must not look like one that compared."""
+    row = _network_of_champion(material.store, material.product.name)
     if row is None:
         return None
     place = _fetch(material.store, row.run_id, "teacher", folder)
@@ -107,6 +114,6 @@ def teacher_of_champion(material: Material, folder: Path) -> ChampionTeacher | N
 
 
 def student_of_champion(material: Material, folder: Path) -> Path | None:
-    """Folder of the champion's student, fetched below ``folder``; None before the first champion."""
-    row = promotion_of_champion(material.store, material.product.name)
+    """Folder of the champion's student, fetched below ``folder``; None before the first champion, and of a cold start."""
+    row = _network_of_champion(material.store, material.product.name)
     return None if row is None else _fetch(material.store, row.run_id, "student", folder)

@@ -35,7 +35,7 @@ from inspection.stages.material import Material
 from inspection.stages.pointing import map_score_of
 from inspection.stages.prove import prove
 from inspection.stages.rebuild import in_words, rebuild
-from inspection.stages.shrink import build, export_files
+from inspection.stages.shrink import build, device_graph, export_files
 from inspection.stages.teach import teach
 from inspection.store.session import Store
 from inspection.store.tables import BundleRow, GoldenLookRow
@@ -150,7 +150,7 @@ def test_the_int8_file_is_calibrated_on_training_pictures_only(chain: Chain, tmp
     again.folder.mkdir()
     with with_pictures_of(chain.settings, chain.store, snapshot, tmp_path / "seen", Split.TRAIN) as partial:
         material = Material.load(partial, "lid", snapshot.digest)
-        export_files(material, again, load_trained(chain.candidate.student / "trained"))
+        export_files(material, again, device_graph(material, load_trained(chain.candidate.student / "trained")))
     assert again.int8_onnx.read_bytes() == chain.candidate.int8_onnx.read_bytes()
 
 
