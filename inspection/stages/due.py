@@ -87,7 +87,8 @@ def _without_a_class(session: Session, product: Product, newest: int) -> Due | N
     one can, and where a cold start is not for this product (yet)."""
     row, least = champion(session, product.name), product.retrain.cold_start_good
     after_cold_start = row is not None and is_cold_start(session, row.bundle)
-    if (row is not None or least is None) and not after_cold_start:
+    possible = row is None and least is not None and {product.student.pretrained, product.train.pretrained} != {"none"}
+    if not possible and not after_cold_start:
         return None
     found = _labelled(session, product)
     if found.trainable:
