@@ -142,16 +142,16 @@ def judge(answer: Inference, tiles: Sequence[Region], classes: Sequence[str], re
     """Judge one frame from its tiles' answers. KeyError when the recipe names a class the model does not know, ValueError
     when it asks for a novelty the model does not give."""
     scores = [dict(zip(classes, map(float, row), strict=True)) for row in answer.scores]
-    novelty = [None] * len(scores) if answer.novelty is None else [float(value) for value in answer.novelty]
-    outcomes = [decide(s, recipe, n) for s, n in zip(scores, novelty, strict=True)]
+    most = None if answer.novelty is None else float(answer.novelty.max())  # of the frame: a tile beside an odd one, too
+    outcomes = [decide(s, recipe, most) for s in scores]
     outcome = worst(outcomes)
     shown = max(
         (s for s, o in zip(scores, outcomes, strict=True) if o.decision is outcome.decision),
         key=lambda s: defect_score(s, recipe.good_class),
     )
-    most = max((n for n in novelty if n is not None), default=None)
-    chosen = decide(shown, recipe, most)
-    return Judgement(chosen, shown, _regions(answer, tiles, outcomes), whole_map(answer.defect_maps, tiles), most)
+    return Judgement(
+        decide(shown, recipe, most), shown, _regions(answer, tiles, outcomes), whole_map(answer.defect_maps, tiles), most
+    )
 
 
 def _regions(answer: Inference, tiles: Sequence[Region], outcomes: Sequence[Outcome]) -> list[Box]:

@@ -14,12 +14,12 @@ from onnx import TensorProto, helper, numpy_helper
 from edge_agent.bundle import Bundle, check_recipe, open_bundle
 from edge_agent.errors import BundleError, MisfitError, ModelError
 from edge_agent.inspecting import Loaded, infer_and_judge
-from edge_agent.judge import judge, tiles_of
+from edge_agent.judge import judge
 from edge_agent.page.words import why_of
 from edge_agent.replaying import replay
 from edge_agent.runtime import Inference, OnnxRuntime, checked
 from edge_agent.selftest import self_test
-from inspection.contracts import Decision, Recipe, Tiling, Verdict
+from inspection.contracts import Decision, Recipe, Tiling, Verdict, tiles_of
 from tests.edge_agent.helpers import CLASSES, Image, bundle, model, picture, png, recipe
 
 UNIT = st.floats(0, 1, width=32)
@@ -91,6 +91,8 @@ def test_a_frame_has_the_novelty_of_its_most_novel_tile(tiles: list[tuple[float,
     rule = recipe().model_copy(update={"tiling": Tiling(rows=2, columns=2), "unfamiliar": limit})
     found = judge(Inference(scores, np.zeros((4, 8, 8), np.float32), novelty), tiles_of(48, 64, rule), CLASSES, rule)
     assert found.novelty == float(novelty.max())
+    good = CLASSES.index("good")
+    assert found.scores["good"] == pytest.approx(float(scores[:, good].min()))  # as calibration takes a picture's scores
     by_scores = judge(
         Inference(scores, np.zeros((4, 8, 8), np.float32)),
         tiles_of(48, 64, rule),

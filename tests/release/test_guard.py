@@ -37,7 +37,7 @@ def test_one_half_is_what_the_novelty_itself_states() -> None:
 def test_unseen_good_parts_reach_the_limit_no_more_often_than_stated(
     seed: int, place: float, scale: float, share: float
 ) -> None:
-    """Of parts drawn like the 400 that were held out, at most about the share; fewer, where the novelty states more room."""
+    """Of parts drawn like the 400 held out, at most about the share; fewer, where the novelty states more room."""
     rng = np.random.default_rng(seed)
     held_out, unseen = (expit(stats.gumbel_r.rvs(place, scale, size=n, random_state=rng)) for n in (400, 20_000))
     limit = unfamiliar_limit(held_out, PARTS, share)
