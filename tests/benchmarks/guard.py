@@ -74,10 +74,10 @@ def rejected(rows: Rows, classes: Sequence[str], recipe: Recipe) -> NDArray[np.b
     return np.array([outcome.decision is not Decision.OK for outcome in said])
 
 
-def trial(name: str, left_out: str, side: int, epochs: int, share: float) -> dict[str, Any]:
+def trial(name: str, left_out: str, side: int, epochs: int, share: float, per_class: int | None) -> dict[str, Any]:
     """One row: train without the class, calibrate, show it."""
     real = RealSet.load(name)
-    snapshot = without(real.snapshot(None, 0), left_out)
+    snapshot = without(real.snapshot(per_class, 0), left_out)
     with tempfile.TemporaryDirectory() as folder:
         made = product(real, snapshot.classes, side, epochs)
         trained = train(snapshot, made, real.picture, Path(folder))
@@ -104,12 +104,17 @@ def trial(name: str, left_out: str, side: int, epochs: int, share: float) -> dic
 
 
 def measure(
-    name: str, side: int, epochs: int, share: float = GUARD_SHARE, chosen: Sequence[str] = ()
+    name: str,
+    side: int,
+    epochs: int,
+    share: float = GUARD_SHARE,
+    chosen: Sequence[str] = (),
+    per_class: int | None = None,
 ) -> Iterator[dict[str, Any]]:
     """A row per defect class of a set."""
     classes = RealSet.load(name).snapshot(None, 0).classes[1:]
     for left_out in chosen or classes:
-        yield trial(name, left_out, side, epochs, share)
+        yield trial(name, left_out, side, epochs, share, per_class)
 
 
 if __name__ == "__main__":
@@ -119,6 +124,7 @@ if __name__ == "__main__":
     parser.add_argument("--side", type=int, default=96)
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--share", type=float, default=GUARD_SHARE)
+    parser.add_argument("--per-class", type=int)
     asked = parser.parse_args()
-    for line in measure(asked.set, asked.side, asked.epochs, asked.share, asked.left_out):
+    for line in measure(asked.set, asked.side, asked.epochs, asked.share, asked.left_out, asked.per_class):
         print(json.dumps(line), flush=True)  # noqa: T201 - a program's answer

@@ -34,6 +34,8 @@ def judge(store: Store, add: Add) -> Callable[..., str]:
         why: str | None = None,
         challenger: str | None = None,
         purpose: str = "production",
+        novelty: float | None = None,
+        unusual: float | None = None,
     ) -> str:
         sha256 = picture or add(texture(number), part=str(number))
         body = {
@@ -48,11 +50,14 @@ def judge(store: Store, add: Add) -> Callable[..., str]:
             "decision": decision,
             "purpose": purpose,
             "scores": {"ok": 1 - dent, "scratch": 0.0, "dent": dent},
+            "novelty": novelty,
             "thresholds": {"*": {"inconclusive": 0.4, "ng": 0.6}},
             "frame_sha256": sha256,
             "challenger": challenger and {"bundle_digest": "0" * 64, "decision": challenger, "infer_ms": 1.0},
             "agent_version": "0.1",
         }
+        if unusual is not None:  # a cold start's verdict
+            body["scores"] = {"ok": 1 - unusual, "unusual": unusual}
         with store.begin() as session:
             (receipt,) = accept_verdicts(session, [Verdict.model_validate(body)])
             default = "audit" if decision == "OK" else decision.lower()
@@ -90,6 +95,29 @@ def test_doubt_is_nearness_to_a_threshold_and_inconclusive_first(store: Store, j
     near = judge(1, "OK", 0.39, why="near_threshold")
     far, between = judge(2, "NG", 0.95), judge(3, "INCONCLUSIVE", 0.5)
     assert [c.picture for c in chosen(store, 3)] == [between, near, far]
+
+
+def test_a_share_goes_to_the_most_novel_however_sure_their_scores(store: Store, judge: Callable[..., str]) -> None:
+    """A fifth of the budget, the most novel first; audits stay random, and the rest goes by doubt."""
+    pictures = [judge(number, "NG", 0.99, novelty=number / 40) for number in range(40)]
+    for number in range(10):
+        judge(100 + number, "OK", 0.3, novelty=1.0)  # drawn at random by its device: an audit or nothing
+        judge(200 + number, "OK", 0.39, why="near_threshold", novelty=0.0)
+    why = {c.picture: c.why for c in chosen(store, 20)}
+    assert Counter(why.values()) == {"audit": 6, "disagree": 6, "novel": 4, "uncertain": 4}
+    novel = [pictures.index(picture) for picture, reason in why.items() if reason == "novel"]
+    others = {number for number, picture in enumerate(pictures) if why.get(picture) == "disagree"}
+    assert novel == [number for number in reversed(range(40)) if number not in others][:4]
+
+
+def test_a_cold_start_s_own_score_is_its_novelty(store: Store, judge: Callable[..., str]) -> None:
+    """Before any label the most unusual pictures are asked about first."""
+    plan = PRODUCT.collect.model_copy(update={"audit_share": 0.0, "disagree_share": 0.0, "novel_share": 1.0})
+    with store.begin() as session:
+        save_product(session, PRODUCT.model_copy(update={"collect": plan}))
+    unusual = [0.2, 0.999, 0.6, 0.05]
+    pictures = [judge(n, "OK", 0, why="near_threshold", unusual=score) for n, score in enumerate(unusual)]
+    assert [(c.picture, c.why) for c in chosen(store, 3)] == [(pictures[n], "novel") for n in (1, 2, 0)]
 
 
 def test_what_a_challenger_judged_otherwise_is_asked_about_first(store: Store, judge: Callable[..., str]) -> None:

@@ -14,7 +14,7 @@ from inspection.data.importers import classes_of, import_items, read_directory
 from inspection.data.labels import record_answers
 from inspection.data.pictures import decode_bgr
 from inspection.data.products import save_product
-from inspection.data.snapshot_record import Snapshot, Split
+from inspection.data.snapshot_record import UNUSUAL, Snapshot, Split
 from inspection.data.snapshots import build_snapshot, load_snapshot, look_at_golden
 from inspection.errors import AppendOnlyError, IntegrityError, MissingPictureError, UsageError
 from inspection.store.session import Store
@@ -46,6 +46,28 @@ def test_the_same_labels_give_the_same_snapshot(labelled: Store) -> None:
     assert (row.id, row.counts["train"]) == (first.digest, {"ok": 12, "scratch": 8})
     assert first.classes == ["ok", "scratch"]
     assert [e.picture for e in first.examples] == sorted(e.picture for e in first.examples)
+
+
+def test_a_cold_start_s_snapshot_holds_good_pictures_alone(labelled: Store, add: Add) -> None:
+    """The others are named as left out; sides stay what they are for the classifier that comes after."""
+    rare = add(texture(50), "dent", part="p50")
+    good = build_snapshot(labelled, "lid", good_only=True)
+    assert (good.cold_start, good.classes) == (True, ["ok", UNUSUAL])
+    assert {e.label for e in good.examples} == {"ok"}
+    assert len(good.examples) == 20
+    assert refused(good)[rare] == ("not_good", "labelled 'dent': a cold start learns from good pictures alone")
+    assert len(good.refused) == 13
+    later = build_snapshot(labelled, "lid")
+    assert not later.cold_start
+    side = {e.picture: e.split for e in later.examples}
+    assert all(side[e.picture] is e.split for e in good.examples)
+
+
+def test_a_cold_start_needs_a_good_picture(store: Store, add: Add) -> None:
+    """Defects alone teach nothing of good parts."""
+    add(texture(1), "scratch", part="p1")
+    with pytest.raises(UsageError, match="no good picture to learn from: label some as 'ok'"):
+        build_snapshot(store, "lid", good_only=True)
 
 
 def test_every_side_has_its_share_of_every_class(labelled: Store) -> None:

@@ -9,9 +9,9 @@ from inspection.data.intake import accept_verdicts
 from inspection.hub.pages import ago, count, passport_href, percent, size
 from inspection.settings import Settings
 from inspection.store.session import Store
-from inspection.store.tables import utc_now
+from inspection.store.tables import BundleRow, utc_now
 from tests.hub.helpers import PASSWORD_USER, png, verdict
-from tests.hub.seed import HOSTILE, NEW, hostile_part, seed_line
+from tests.hub.seed import HOSTILE, NEW, RECIPE, hostile_part, seed_line
 
 
 class Page(HTMLParser):
@@ -118,6 +118,21 @@ def test_known_parts_are_shown_as_such_and_not_counted(engineer: httpx.Client, s
     said = {part: " ".join(Page(engineer.get(f"/parts/{part}").text).text.split()) for part in ("P00001", "P00002")}
     assert "NG challenge scratch" in said["P00002"]
     assert "challenge" not in said["P00001"]
+
+
+def test_a_passport_says_why_an_unfamiliar_part_was_not_passed(engineer: httpx.Client, store: Store) -> None:
+    """The words, the novelty and the limit; nothing of it where the model says none."""
+    seed_line(store, judged=60, audited=2, escaped=0)
+    words = "unlike anything the model has learnt: novelty 0.94, limit 0.83"
+    strange = {"decision": "INCONCLUSIVE", "defect_class": None, "reason": words, "novelty": 0.94, "recipe_digest": RECIPE}
+    with store.begin() as session:
+        row = session.get_one(BundleRow, RECIPE)
+        row.body = row.body | {"unfamiliar": 0.83}
+        accept_verdicts(session, [verdict(90_001, **strange), verdict(90_002)])
+    said = {part: " ".join(Page(engineer.get(f"/parts/{part}").text).text.split()) for part in ("P90001", "P90002")}
+    assert words in said["P90001"]
+    assert "Novelty 0.940: how far the picture lies from good ones; unfamiliar from 0.830." in said["P90001"]
+    assert "ovelty" not in said["P90002"]
 
 
 def _parts(engineer: httpx.Client) -> list[str]:

@@ -20,7 +20,7 @@ from inspection.labelling.project import ensure_project
 from inspection.labelling.push import PushReport, push_tasks
 from inspection.labelling.relink import mark_of
 from inspection.store.session import Store
-from inspection.store.tables import TaskRow
+from inspection.store.tables import TaskRow, VerdictRow
 from tests.labelling.fake import FakeStudio
 from tests.labelling.helpers import add_pictures, add_verdict, choice
 
@@ -218,6 +218,35 @@ def test_an_operator_finds_the_model_s_class_and_boxes_filled_in(desk: Desk) -> 
     assert data["about"] == (
         "Part P0 | station line-1 | asked: disagree | model: NG, dent 0.80 | captured 2026-02-03 04:05:06 UTC"
     )
+
+
+@pytest.mark.parametrize(
+    ("defect", "scores", "novelty", "reason", "said"),
+    [
+        ("unusual", {"good": 0.1, "unusual": 0.9}, None, None, "INCONCLUSIVE, unusual 0.90"),
+        (
+            None,
+            {"good": 0.9, "dent": 0.1},
+            0.94,
+            "unlike anything: novelty 0.94",
+            "INCONCLUSIVE, unlike anything: novelty 0.94",
+        ),
+        (None, {}, None, "station is in collect mode", "INCONCLUSIVE"),
+    ],
+)
+def test_what_no_class_explains_is_told_in_words_and_filled_in_as_nothing(
+    desk: Desk, defect: str | None, scores: dict[str, float], novelty: float | None, reason: str | None, said: str
+) -> None:
+    """A cold start's doubt, and a guard's: the operator reads why, and answers without a first answer."""
+    add_verdict(desk.store, desk.product, Decision.INCONCLUSIVE, defect, scores)
+    with desk.store.begin() as session:
+        row = session.get_one(VerdictRow, "v1")
+        row.body = row.body | {"novelty": novelty, "reason": reason}
+    desk.push(Chosen(desk.pictures[0], "novel", "v1"))
+    (task_id,) = desk.studio.tasks
+    data = desk.studio.tasks[task_id][1].data
+    assert f"| asked: novel | model: {said} |" in data["about"]
+    assert desk.studio.predictions[task_id] is None
 
 
 def test_a_passed_part_is_filled_in_as_good_and_a_failed_capture_not_at_all(desk: Desk) -> None:

@@ -10,11 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 from scipy.special import expit
+from sklearn.metrics import roc_auc_score
 
-from inspection.contracts import ANY_DEFECT, Band, Decision, InputDescription, OutputDescription, decide
-from inspection.data.pictures import encode_png
+from inspection.contracts import ANY_DEFECT, Band, Decision, InputDescription, OutputDescription, Recipe, decide
+from inspection.data.importers import read_directory
+from inspection.data.pictures import decode_bgr, encode_png
+from inspection.data.snapshot_record import Split
 from inspection.models import catalogue
 from inspection.models.deploy import DeployGraph, GuardedGraph
+from inspection.models.novelty import learn_novelty
 from inspection.release.bundle import choose_self_test, distance_to_threshold, pack
 from inspection.release.export import export_onnx
 from inspection.release.guard import GUARD_SHARE, STATED_SHARE, stated_limit, unfamiliar_limit
@@ -37,7 +41,7 @@ def test_one_half_is_what_the_novelty_itself_states() -> None:
 def test_unseen_good_parts_reach_the_limit_no_more_often_than_stated(
     seed: int, place: float, scale: float, share: float
 ) -> None:
-    """Of parts drawn like the 400 held out, at most about the share; fewer, where the novelty states more room."""
+    """Of parts drawn like the 400 that were held out, at most about the share; fewer where the novelty states more."""
     rng = np.random.default_rng(seed)
     held_out, unseen = (expit(stats.gumbel_r.rvs(place, scale, size=n, random_state=rng)) for n in (400, 20_000))
     limit = unfamiliar_limit(held_out, PARTS, share)
@@ -86,7 +90,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.mark.parametrize("precision", ["float", "int8"])
 def test_the_agent_s_own_program_turns_away_what_the_file_finds_unfamiliar(files: dict[str, Path], precision: str) -> None:
-    """The very novelty this side computed, and the decision the rule gives: OK for good parts, doubt for foreign ones."""
+    """The novelty this side computed, and the decision the rule gives: OK for good parts, doubt for foreign ones."""
     path = files[precision]
     held_out = [surface(i) for i in range(100, 140)]
     answers = answers_of(path, held_out)
@@ -107,14 +111,54 @@ def test_the_agent_s_own_program_turns_away_what_the_file_finds_unfamiliar(files
     assert all(v.reason is not None and v.reason.startswith("unlike anything") for v in verdicts if v.decision != "OK")
 
 
+@pytest.mark.real_data
+@pytest.mark.slow
+def test_on_real_surfaces_what_good_ones_do_not_show_is_doubted(real_data: Path, tmp_path: Path) -> None:
+    """X-SDD at 96 px with weights of ImageNet: unseen defective pictures are more novel than unseen good ones (AUROC above
+    0.9), and the agent finds at least a third of them unlike anything it has learnt, of good ones at most one in 25."""
+    learn, held_out, good, bad = _real_surfaces(real_data / "xsdd")
+    weights = real_data / "weights" / "mobilenetv2_100_timm_same_tf2ptq_dequant_fp16.pth"
+    net = catalogue.build(
+        "mobilenetv2_100?pad_type=same&mean=0.5&std=0.5", 2, pretrained=weights, height=SIDE, width=SIDE
+    ).eval()
+    frames = (torch.from_numpy(picture)[None] for picture in learn)
+    novelty = learn_novelty(net, frames, [str(i) for i in range(len(learn))])
+    path = tmp_path / "guarded.onnx"
+    export_onnx(GuardedGraph(DeployGraph(net), novelty).eval(), path)
+    apart = answers_of(path, held_out).novelty
+    assert apart is not None
+    rule = recipe().model_copy(
+        update={
+            "thresholds": {ANY_DEFECT: Band(inconclusive=1.0, ng=1.0)},
+            "unfamiliar": unfamiliar_limit(apart, [str(i) for i in range(len(held_out))], STATED_SHARE),
+        }
+    )
+    shown = [*good, *bad]
+    data = _packed(path, rule, held_out[:4], answers_of(path, held_out[:4]))
+    verdicts = [v for v, _ in replay(data, [_golden(i, p) for i, p in enumerate(shown)])]
+    found = np.array([v.novelty for v in verdicts])
+    doubted = np.array([v.decision is Decision.INCONCLUSIVE for v in verdicts])
+    assert roc_auc_score(np.repeat([False, True], [len(good), len(bad)]), found) > 0.9
+    assert doubted[: len(good)].mean() <= 0.04
+    assert doubted[len(good) :].mean() >= 1 / 3
+
+
+def _real_surfaces(folder: Path) -> tuple[list[np.ndarray], ...]:
+    """Training pictures of red iron to learn from and to hold out, tested ones of it, and of all other classes."""
+    items = read_directory(folder, "red_iron")
+    known = [i for i in items if i.split is not Split.GOLDEN and i.label == "red_iron"]
+    tested = [i for i in items if i.split is Split.GOLDEN]
+    good, bad = ([i for i in tested if (i.label == "red_iron") is fine] for fine in (True, False))
+    chosen = (known[:200], known[200:], good, bad[::3])
+    files = ({item.path.read_bytes(): None for item in some} for some in chosen)  # the set has some pictures twice
+    return tuple([decode_bgr(data) for data in each] for each in files)
+
+
 def _golden(number: int, picture: np.ndarray) -> GoldenPicture:
     return GoldenPicture(encode_png(picture), "good", f"p{number}")
 
 
-def _packed(path: Path, rule: object, pictures: list[np.ndarray], answers: Answers) -> bytes:
-    from inspection.contracts import Recipe
-
-    assert isinstance(rule, Recipe)
+def _packed(path: Path, rule: Recipe, pictures: list[np.ndarray], answers: Answers) -> bytes:
     rows = {str(i): dict(zip(("good", "dent"), map(float, answers.scores[i]), strict=True)) for i in range(len(pictures))}
     novelty = {str(i): float(answers.novelty_at(i) or 0.0) for i in range(len(pictures))}
     cases = choose_self_test(rows, rule, novelty=novelty)

@@ -239,6 +239,30 @@ def test_stations_that_collect_prove_nothing(laid_out: Store) -> None:
             rollout.check_ready(session, plate())
 
 
+def test_a_cold_start_shadows_wherever_it_goes_and_leaves_no_trace_where_it_is_aborted(
+    laid_out: Store, fleet_keys: Keys
+) -> None:
+    """Stations that collect are in its groups, and collect again after; one that judges gets its own mode back with the
+    bundle of before."""
+
+    def told(session: Session) -> dict[str, tuple[str | None, Mode]]:
+        last = {name: newest_assignment(session, name) for name in ("s1", "s2")}
+        trust = trust_root(fleet_keys)
+        return {n: (a.bundle, verify_assignment(a.envelope, trust).mode) for n, a in last.items() if a is not None}
+
+    with laid_out.begin() as session:
+        session.get_one(BundleRow, NEW).body = {"origin": {"cold_start": True}}
+        session.get_one(StationRow, "s1").mode = "collect"
+        assign(session, fleet_keys, "s1", None, None, now=NOW)
+        assign(session, fleet_keys, "s2", OLD, RECIPE, now=NOW)
+        assert told(session) == {"s1": (None, Mode.COLLECT), "s2": (OLD, Mode.JUDGE)}
+        row = start_rollout(session, fleet_keys, plate(), NEW, RECIPE, [["s1", "s2"]], now=NOW)
+        assert row.groups == [["s1", "s2"]]
+        assert told(session) == {"s1": (NEW, Mode.SHADOW), "s2": (NEW, Mode.SHADOW)}
+        rollout.abort(session, fleet_keys, "plate", "stop", later(1))
+        assert told(session) == {"s1": (None, Mode.COLLECT), "s2": (OLD, Mode.JUDGE)}
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -8,11 +8,11 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from inspection.contracts import Limits
-from inspection.data.labels import Answer, record_answers
+from inspection.data.labels import Answer, last_label_id, record_answers
 from inspection.data.product import Product, RetrainPlan
 from inspection.data.products import save_product
 from inspection.errors import AppendOnlyError
-from inspection.stages.due import is_due, record_failure, wait_after
+from inspection.stages.due import considered_label_id, is_due, record_failure, wait_after
 from inspection.store.session import Store
 from inspection.store.tables import GateDecisionRow, PictureRow, PromotionRow, SnapshotRow, utc_now
 from tests.store.places import Place
@@ -35,7 +35,7 @@ def store(place: Place) -> Iterator[Store]:
         yield opened
 
 
-def label(session: Session, *numbers: int) -> None:
+def label(session: Session, *numbers: int, name: str = "good") -> None:
     """Pictures with an answer each."""
     answers = []
     for number in numbers:
@@ -48,7 +48,7 @@ def label(session: Session, *numbers: int) -> None:
         )  # fmt: skip
         answers.append(
             Answer(
-                product="lid", picture=sha256, origin="import", origin_id=sha256, label="good", boxes=[],
+                product="lid", picture=sha256, origin="import", origin_id=sha256, label=name, boxes=[],
                 annotator="test", made_at=datetime.now(UTC),
             )
         )  # fmt: skip
@@ -174,3 +174,86 @@ def test_a_failed_retrain_stays_on_record(store: Store, statement: str) -> None:
     fail(store)
     with pytest.raises(AppendOnlyError, match="append-only"), store.begin() as session:
         session.execute(text(statement))
+
+
+def ready_for_a_cold_start(**changes: object) -> Product:
+    """The product, with ten good parts enough for a cold start."""
+    plan = {"min_new_labels": 100, "cold_start_good": 10} | changes
+    return PRODUCT.model_copy(update={"retrain": RetrainPlan.model_validate(plan)})
+
+
+def cold_start_snapshot(session: Session, name: str, good: int) -> str:
+    """A snapshot of good pictures alone, about which gate 2 was asked."""
+    digest = name * 64
+    counts = {"train": {"good": good - 2}, "validation": {"good": 1}, "golden": {"good": 1}, "refused": {}}
+    session.add(SnapshotRow(id=digest, product="lid", last_label_id=last_label_id(session, "lid"), counts=counts))
+    session.add(
+        GateDecisionRow(product="lid", gate=2, subject="b", snapshot=digest, answer="INSUFFICIENT", why="", body={})
+    )
+    session.flush()
+    return digest
+
+
+def test_good_parts_alone_begin_a_cold_start(store: Store) -> None:
+    """From the planned number of parts on; not where it is switched off, nor where no weights have learnt anything."""
+    product = ready_for_a_cold_start()
+    untaught = product.model_copy(update={"train": product.train.model_copy(update={"pretrained": "none"})})
+    with store.begin() as session:
+        label(session, *range(1, 10))
+        assert not is_due(session, product).due
+        label(session, 10)
+        due = is_due(session, product)
+        assert (due.due, due.cold_start) == (True, True)
+        assert due.why.startswith("10 good parts, 10 are enough for a cold start")
+        assert not is_due(session, ready_for_a_cold_start(cold_start_good=None)).due
+        assert not is_due(session, untaught).due
+
+
+@pytest.mark.parametrize(("dents", "trains"), [(6, False), (7, True)])
+def test_a_class_that_can_be_trained_is_waited_for(store: Store, dents: int, trains: bool) -> None:
+    """Four dents on the training side are enough for a classifier, and six labelled ones are likely not: then, and only
+    then, good parts begin without them."""
+    product = ready_for_a_cold_start()
+    with store.begin() as session:
+        label(session, *range(1, 13))
+        label(session, *range(100, 100 + dents), name="dent")
+        due = is_due(session, product)
+    assert (due.due, due.cold_start) == (not trains, not trains)
+
+
+def test_a_cold_start_that_did_not_reach_the_lines_is_tried_again_with_half_as_many_more(store: Store) -> None:
+    """Not at every label."""
+    product = ready_for_a_cold_start()
+    with store.begin() as session:
+        label(session, *range(1, 13))
+        cold_start_snapshot(session, "a", 12)
+        label(session, *range(13, 18))
+        assert "was made from 12 good pictures" in is_due(session, product).why
+        label(session, 18)
+        assert is_due(session, product).cold_start
+
+
+def test_a_cold_start_settles_no_labels(store: Store) -> None:
+    """What it learnt from is owed a classifier all the same."""
+    with store.begin() as session:
+        label(session, *range(1, 13))
+        digest = cold_start_snapshot(session, "a", 12)
+        session.add(
+            PromotionRow(
+                product="lid", serial=1, role="champion", model_version="1", run_id="run", snapshot=digest,
+                bundle="b" * 64, recipe="c" * 64, fencing_token=1, who="test", why="why",
+            )
+        )  # fmt: skip
+        session.flush()
+        assert considered_label_id(session, "lid") == 0
+
+
+def test_a_cold_start_that_broke_waits_like_any_retrain(store: Store) -> None:
+    """Twice at once, then after an hour."""
+    product = ready_for_a_cold_start()
+    with store.begin() as session:
+        label(session, *range(1, 13))
+        for _ in range(2):
+            record_failure(session, "lid", last_label_id(session, "lid"), "learn from good pictures alone", "no weights")
+        assert not is_due(session, product).due
+        assert is_due(session, product, now=utc_now() + timedelta(minutes=61)).cold_start
