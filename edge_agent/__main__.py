@@ -302,8 +302,8 @@ def bench(
     with tempfile.TemporaryDirectory() as folder:
         for number, case in enumerate(benching.cases(sizes or benching.SIZES, grids or benching.GRIDS)):
             rows.append(benching.bench(opened, runtime, Path(folder, str(number)), case, runs=runs))
-    precision = opened.manifest.precision
-    click.echo(json.dumps({"precision": precision, "cases": rows}) if as_json else benching.table(rows))
+    built = {"precision": opened.manifest.precision, "runtime": opened.manifest.runtime}
+    click.echo(json.dumps(built | {"cases": rows}) if as_json else benching.table(rows))
 
 
 @cli.command()
@@ -369,6 +369,7 @@ def doctor(state: Path, as_json: bool) -> None:
     """
     from edge_agent.config import load_config
     from edge_agent.doctor import Finding, Patient, Unlooked, examine
+    from edge_agent.runtimes import present
 
     config = load_config(state)
     transport = make_transport(config.hub, config.enrolment.token, config.limits.http_timeout_seconds)
@@ -384,10 +385,11 @@ def doctor(state: Path, as_json: bool) -> None:
         not_looked_at = {note.subject: note.reason for note in unlooked}
         checked = [subject for subject in found if subject not in not_looked_at]
         said = {"checked": checked, "problems": [vars(note) for note in problems], "not_looked_at": not_looked_at}
-        click.echo(json.dumps(said))
+        click.echo(json.dumps(said | {"runtimes": present()}))
     else:
         well = ", ".join(subject for subject, said_of_it in found.items() if not said_of_it)
-        click.echo("\n".join([*map(str, [*problems, *unlooked]), f"well: {well}"]))
+        runs = ", ".join(f"{name} {said}" for name, said in present().items())
+        click.echo("\n".join([*map(str, [*problems, *unlooked]), f"well: {well}", f"runtimes: {runs}"]))
     if problems:
         sys.exit(1)
 

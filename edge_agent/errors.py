@@ -5,7 +5,8 @@ AgentError
 |  `- HeldError     a running agent holds what was asked for
 |- DeviceError      this device is unwell (camera, disk, journal): the line technician
 |  |- PictureError  one picture cannot be judged: an ERROR verdict, the loop goes on
-|  `- ShortageError this computer has too little memory just now: blames nobody, tried again
+|  |- ShortageError this computer has too little memory just now: blames nobody, tried again
+|  `- LackError     this station lacks the runtime that a bundle was built for: refused until it is installed
 |- BundleError      these very bytes are wrong and will stay wrong: the release engineer
 |  `- TrustError    bytes nobody vouches for: refused before anything in them is parsed
 |- ModelError       the model did not answer as its contract says: an ERROR verdict, counted against its bundle
@@ -38,6 +39,10 @@ class PictureError(DeviceError):
 
 class ShortageError(DeviceError):
     """This computer has too little memory for it now."""
+
+
+class LackError(DeviceError):
+    """The runtime that a bundle needs is not installed here."""
 
 
 class BundleError(AgentError):

@@ -6,6 +6,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 _LIBRARIES = {"onnxruntime": "onnxruntime", "opencv": "opencv-python-headless", "numpy": "numpy"}
+_OPTIONAL = {"openvino": "openvino"}  # named where they are installed
+_ABSENT = "unknown"
 _CPUINFO = Path("/proc/cpuinfo")
 _STATUS = Path("/proc/self/status")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -22,7 +24,8 @@ def describe() -> dict[str, str]:
         "system": platform.platform(),
         "python": platform.python_version(),
     }
-    return facts | {name: _version(distribution) for name, distribution in _LIBRARIES.items()}
+    libraries = {name: _version(distribution) for name, distribution in (_LIBRARIES | _OPTIONAL).items()}
+    return facts | {name: said for name, said in libraries.items() if name in _LIBRARIES or said != _ABSENT}
 
 
 def cpu_flags(cpuinfo: Path = _CPUINFO) -> frozenset[str]:
@@ -67,4 +70,4 @@ def _version(distribution: str) -> str:
     try:
         return version(distribution)
     except PackageNotFoundError:
-        return "unknown"
+        return _ABSENT

@@ -181,10 +181,10 @@ def make_page(config: "AgentConfig", asked: "Asked | None") -> "tuple[Watcher, M
 
 
 def runtime_maker(threads: int) -> "MakeRuntime":
-    """ONNX Runtime with so many threads; OpenCV gets no more: waking others costs it more than a defect map takes."""
+    """A bundle's runtime with so many threads; OpenCV gets no more: waking others costs it more than a defect map takes."""
     import cv2
 
-    from edge_agent.runtime import OnnxRuntime
+    from edge_agent.runtimes import make_runtime
 
     cv2.setNumThreads(threads)
-    return functools.partial(OnnxRuntime, threads=threads)
+    return functools.partial(make_runtime, threads=threads)

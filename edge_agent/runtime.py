@@ -26,7 +26,7 @@ _ERRORS: tuple[type[Exception], ...] = (
 """What ONNX Runtime raises: its own exceptions share no base class below Exception."""
 
 _NO_MEMORY = ("bad_alloc", "allocate memory")
-"""How ONNX Runtime says that memory ran out: in the words of exceptions that say other things too."""
+"""How runtimes say that memory ran out: in the words of exceptions that say other things too."""
 
 _SUM_TOLERANCE = 0.02
 """How far class scores may be from summing to 1: int8 models requantize the softmax in steps of 1/256."""
@@ -88,8 +88,8 @@ def joined(answers: Sequence[Inference]) -> Inference:
     )
 
 
-def _meant(error: Exception, words: str) -> AgentError:
-    """A model that fails for want of memory has not failed itself."""
+def meant(error: Exception, words: str) -> AgentError:
+    """A runtime's own error as ours: a model that fails for want of memory has not failed itself."""
     return ShortageError(words) if any(said in str(error) for said in _NO_MEMORY) else ModelError(words)
 
 
@@ -116,14 +116,33 @@ class _Batches(threading.local):
             yield batch
 
 
-class OnnxRuntime:
-    """``model.onnx`` on ONNX Runtime's CPU provider with ``threads`` intra-op threads.
+class BatchedRuntime:
+    """What all runtimes share: how tiles are batched, and what an answer must look like.
 
     Tiles go in batches of as many as there are threads: a larger batch keeps no core busier, and its activations no longer
     fit the core's cache (six tiles of a 4K frame on one thread: 43 ms in one batch, 33 one by one).
     """
 
+    def __init__(self, manifest: Manifest, threads: int) -> None:
+        self._input = manifest.input.name
+        self._outputs = outputs_of(manifest)
+        self._classes = len(manifest.classes)
+        self._batches = _Batches(threads)
+
+    def infer(self, tiles: Sequence[Image]) -> Inference:
+        """See the port."""
+        return joined([checked(self._run(batch), len(batch), self._classes) for batch in self._batches.of(tiles)])
+
+    def _run(self, batch: Image) -> Sequence[NDArray[np.float32]]:
+        """A batch uint8 ``[n, H, W, 3]`` to the outputs' arrays, unchecked. ModelError, or ShortageError."""
+        raise NotImplementedError
+
+
+class OnnxRuntime(BatchedRuntime):
+    """``model.onnx`` on ONNX Runtime's CPU provider with ``threads`` intra-op threads."""
+
     def __init__(self, model: bytes, manifest: Manifest, *, threads: int = 1) -> None:
+        super().__init__(manifest, threads)
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -132,19 +151,10 @@ class OnnxRuntime:
         try:
             self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except _ERRORS as error:
-            raise _meant(error, f"model {manifest.name} {manifest.version} does not load here: {error}") from error
-        self._input = manifest.input.name
-        self._outputs = outputs_of(manifest)
-        self._classes = len(manifest.classes)
-        self._batches = _Batches(threads)
+            raise meant(error, f"model {manifest.name} {manifest.version} does not load here: {error}") from error
 
-    def infer(self, tiles: Sequence[Image]) -> Inference:
-        """See the port."""
-        return joined([self._run(batch) for batch in self._batches.of(tiles)])
-
-    def _run(self, batch: Image) -> Inference:
+    def _run(self, batch: Image) -> Sequence[NDArray[np.float32]]:
         try:
-            answers = self._session.run(self._outputs, {self._input: batch})
+            return self._session.run(self._outputs, {self._input: batch})  # type: ignore[no-any-return]  # it has no types
         except _ERRORS as error:
-            raise _meant(error, f"inference failed on a batch of shape {batch.shape}: {error}") from error
-        return checked(answers, len(batch), self._classes)
+            raise meant(error, f"inference failed on a batch of shape {batch.shape}: {error}") from error

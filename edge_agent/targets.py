@@ -63,7 +63,7 @@ class Targets:
 
     def open(self, digest: str) -> Loaded:
         """A bundle from the shelf with its own recipe. BundleError, ModelError or DeviceError when it is broken,
-        ShortageError when there is too little memory for it now."""
+        ShortageError when there is too little memory for it now, LackError when its runtime is not installed here."""
         try:
             bundle = open_bundle(self._verified(TargetKind.BUNDLE, digest))
             if bundle.manifest.product != self._product:

@@ -4,7 +4,8 @@ Invariants:
 * At every instant `active` is one complete, verified bundle with its recipe and mode, or HOLD.
 * Nothing decides before its self-test (and nothing is parsed before it is checked: `targets.py`).
 * A refusal changes nothing that runs: the old assignment stays in force, whole, and the reason is reported. Bytes that
-  arrived wrong are fetched again; a bundle that is wrong in itself, or failed its probation, stays refused.
+  arrived wrong are fetched again; a bundle that is wrong in itself, or failed its probation, stays refused; one whose
+  runtime is not installed here is asked about again at each poll.
 * What was chosen is on the disk before it is in memory, so a restart never runs anything newer or older than was said.
 * A challenger that takes the process down is refused after a few deaths; the bundle that decides goes on without it, and
   is not blamed for deaths that may be the challenger's.
@@ -18,7 +19,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from edge_agent.bundle import Bundle
-from edge_agent.errors import AgentError, BundleError, DeviceError, HubError, ModelError, ShortageError, TrustError
+from edge_agent.errors import (
+    AgentError,
+    BundleError,
+    DeviceError,
+    HubError,
+    LackError,
+    ModelError,
+    ShortageError,
+    TrustError,
+)
 from edge_agent.inspecting import Active, Inspected, Loaded
 from edge_agent.machine import kernel_boot_id
 from edge_agent.selftest import self_test
@@ -70,6 +80,7 @@ class Updater:
         self._failed = 0
         self._challenged: str | None = None  # the challenger whose start was counted in this process
         self._views = 0
+        self._lacking: dict[str, str] = {}  # bundles whose runtime is not installed here: no more refused once it is
         self.problem: str | None = None
 
     @property
@@ -92,7 +103,7 @@ class Updater:
     @property
     def refused(self) -> list[str]:
         """Digests this device will not run, each with the reason in words."""
-        return [f"{digest}: {reason}" for digest, reason in self._installed.refused.items()]
+        return [f"{digest}: {reason}" for digest, reason in (self._installed.refused | self._lacking).items()]
 
     def start(self) -> None:
         """Load what was in force, verified again from the disk; else the previous; else HOLD."""
@@ -135,6 +146,7 @@ class Updater:
         """Bring a signed assignment into force, whole or not at all. BundleError and others say why not."""
         assignment, seen = check_assignment(envelope, self._policy.root, self._policy.station, self._seen())
         with self._lock:
+            self._lacking = {}
             if seen != self._seen():
                 self._remember(seen_serial=seen.serial, seen_payload=seen.payload_sha256)
             current = self._installed.current
@@ -348,7 +360,9 @@ class Updater:
 
     def _discard(self, kind: TargetKind, digest: str, error: AgentError) -> None:
         """Off the shelf, and refused for good, unless only our disk has damaged it: then the next poll fetches it again."""
-        if isinstance(error, ShortageError):  # says nothing of the bytes
+        if isinstance(error, LackError):
+            self._lacking = {digest: str(error)}
+        if isinstance(error, ShortageError | LackError):  # says nothing of the bytes
             return
         self._shelf.drop(kind, digest)
         if not isinstance(error, TrustError | DeviceError):

@@ -17,6 +17,8 @@ from inspection.contracts.fleet import (
 from inspection.contracts.manifest import (
     MANIFEST_NAME,
     MODEL_NAME,
+    ONNXRUNTIME,
+    OPENVINO,
     RECIPE_NAME,
     FileEntry,
     InputDescription,
@@ -45,6 +47,8 @@ __all__ = [
     "ANY_DEFECT",
     "MANIFEST_NAME",
     "MODEL_NAME",
+    "ONNXRUNTIME",
+    "OPENVINO",
     "RECIPE_NAME",
     "WHOLE",
     "AgentState",

@@ -10,6 +10,7 @@ from inspection.contracts.verdict import Decision
 MANIFEST_NAME = "manifest.json"
 MODEL_NAME = "model.onnx"
 RECIPE_NAME = "recipe.json"
+ONNXRUNTIME, OPENVINO = "onnxruntime", "openvino"
 
 
 class FileEntry(Part):
@@ -77,7 +78,7 @@ class Manifest(Contract):
     product: Name
     created_at: Utc
     files: list[FileEntry]
-    runtime: str = "onnxruntime"
+    runtime: str = ONNXRUNTIME  # or OPENVINO; one that a device does not know is refused there
     backbone: str
     precision: str  # "int8" | "float32"
     input: InputDescription

@@ -28,6 +28,7 @@ from edge_agent.config import AgentConfig, Limits, write_config
 from edge_agent.errors import HubError, HubRefusalError
 from edge_agent.trust import PAYLOAD_TYPE
 from inspection.contracts import (
+    ONNXRUNTIME,
     Assignment,
     Band,
     Decision,
@@ -153,6 +154,7 @@ def bundle(
     wrong_self_test: bool = False,
     model_bytes: bytes | None = None,
     extra: dict[str, bytes] | None = None,
+    runtime: str = ONNXRUNTIME,
 ) -> bytes:
     """A complete bundle's tar."""
     bad, good = picture(1, scratch=255), picture(2)
@@ -169,6 +171,7 @@ def bundle(
         product=product,
         created_at=NOW,
         files=[FileEntry(path=p, length=len(d), sha256=sha256_hex(d)) for p, d in files.items()],
+        runtime=runtime,
         backbone="tiny",
         precision="float32",
         input=InputDescription(model_height=48, model_width=64),
