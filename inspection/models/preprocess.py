@@ -70,6 +70,12 @@ class Preprocess(nn.Module):
         with torch.autocast(planes.device.type, enabled=False):
             return functional.conv2d(planes.float(), self.weight, self.bias)
 
+    def see(self, planes: Tensor) -> Tensor:
+        """uint8 BGR planes ``[N, 3, h, w]`` of any size -> what the network is given, resized where they must be."""
+        if planes.shape[-2:] != (self.height, self.width):
+            planes = self.resize(planes.permute(0, 2, 3, 1))
+        return self.normalize(planes)
+
     def forward(self, frame: Tensor) -> Tensor:
         """See the class."""
         return self.normalize(self.resize(frame))

@@ -1,4 +1,9 @@
-"""Distillation: the teacher's answers, on the very pictures the student sees, train a network small enough for a device."""
+"""Distillation: the teacher's answers, on the very pictures the student sees, train a network small enough for a device.
+
+Invariant: one augmented crop is drawn for both, at the larger of their two sizes, and resized for whoever sees it smaller
+(a function that is matched must be asked at the same place: Beyer et al., "Knowledge distillation: a good teacher is
+patient and consistent", 2022). No epoch is cut off: the best one is kept, after all of them.
+"""
 
 import time
 from pathlib import Path
@@ -7,7 +12,7 @@ import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 
 from inspection.contracts import sha256_hex
-from inspection.data.product import Product
+from inspection.data.product import Product, TrainPlan
 from inspection.data.snapshot_record import Snapshot
 from inspection.errors import UsageError
 from inspection.training.cache import Pictures
@@ -39,14 +44,13 @@ def distil(
         raise UsageError(f"the teacher scores {teacher.classes}, the snapshot holds {snapshot.classes}: train it anew")
     started = time.monotonic()
     compute, student = compute or Compute(), product.student
-    size = {"height": teacher.height, "width": teacher.width}
-    plan = product.train.model_copy(update={"backbone": student.backbone, "pretrained": student.pretrained, **size})
+    plan = student_plan(product, teacher)
     with isolate_rng():
         torch.manual_seed(plan.seed)
         start = starting_network(snapshot, plan, warm_start)
         net = start.net
         epochs = start.epochs(student)
-        product = product.model_copy(update={"train": plan})
+        product = product.model_copy(update={"train": shared_size(plan, teacher)})
         data = load_data(snapshot, product, net, pictures, workdir, compute, STEPS_FROM_TEACHER)
         master = teacher.network()
         module = Distiller(
@@ -72,3 +76,16 @@ def distil(
         )
     origin = f"distilled from {teacher.backbone}; {start.origin}"
     return keep(workdir / "trained", snapshot, net, kept, origin, precision, time.monotonic() - started)
+
+
+def student_plan(product: Product, teacher: Trained) -> TrainPlan:
+    """The product's way of training, with the student's network; as large as the teacher's where nothing is said."""
+    student = product.student
+    size = {"height": student.height or teacher.height, "width": student.width or teacher.width}
+    return product.train.model_copy(update={"backbone": student.backbone, "pretrained": student.pretrained, **size})
+
+
+def shared_size(plan: TrainPlan, teacher: Trained) -> TrainPlan:
+    """The same, at the size of the pictures that both are shown: each side as long as the longer of the two."""
+    size = {"height": max(plan.height, teacher.height), "width": max(plan.width, teacher.width)}
+    return plan.model_copy(update=size)

@@ -78,9 +78,8 @@ def load_data(
     compute: Compute,
     steps: int = STEPS_FROM_LABELS,
 ) -> SnapshotData:
-    """The snapshot's pictures, decoded at the size of ``net``."""
-    spec = net.spec
-    preprocess = Preprocess(spec.height, spec.width, spec.mean, spec.std)
+    """The snapshot's pictures, decoded at the size of the plan."""
+    preprocess = Preprocess(product.train.height, product.train.width, net.spec.mean, net.spec.std)
     data = SnapshotData(snapshot, product.train, preprocess, choose_workers(compute), steps)
     data.decode(pictures, workdir, product)
     return data

@@ -66,7 +66,7 @@ class Classifier(lightning.LightningModule):
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """uint8 pictures become normalized floats, channels last."""
         images, labels, places, counts = batch
-        ready = self.preprocess.normalize(images).contiguous(memory_format=torch.channels_last)
+        ready = self.preprocess.see(images).contiguous(memory_format=torch.channels_last)
         return ready, labels, places, counts
 
     def hard_loss(self, logits: Tensor, map_logits: Tensor, labels: Tensor, places: Tensor) -> Tensor:
@@ -183,6 +183,7 @@ class Classifier(lightning.LightningModule):
 class Distiller(Classifier):
     """Trains a student on its teacher's answers to the very same augmented pictures (Hinton et al. 2015).
 
+    Each sees the same crop at its own size: pictures come at the larger of the two (`inspection.training.distil`).
     Loss: ``hard_label_share`` x the classifier's loss + the rest x T^2 KL(teacher || student) at temperature T, on the
     picture's logits and, where both maps have one size, on every location of the map. ``teacher_bf16``:
     the teacher answers in bf16, whatever precision the student trains in.
@@ -216,7 +217,7 @@ class Distiller(Classifier):
         ready = super().on_after_batch_transfer(batch, dataloader_idx)
         if not self.training:
             return ready
-        seen = self.teacher_preprocess.normalize(batch[0]).contiguous(memory_format=torch.channels_last)
+        seen = self.teacher_preprocess.see(batch[0]).contiguous(memory_format=torch.channels_last)
         return *ready, seen
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:

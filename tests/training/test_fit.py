@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from inspection.models import catalogue
 from inspection.training.distil import distil
 from inspection.training.engine import choose_precision
 from inspection.training.fit import train
+from inspection.training.module import Distiller
 from inspection.training.predict import predict
 from inspection.training.record import Trained, load_trained
 from tests.training.pictures import CLASSES, parts, product
@@ -170,3 +172,30 @@ def test_precision_follows_the_network_on_a_processor() -> None:
     depthwise = catalogue.build("test_efficientnet", 2, pretrained="none", height=32, width=32)
     assert choose_precision("bf16", depthwise, "cpu") == "bf16"
     assert choose_precision("auto", depthwise, "cpu") == "32"
+
+
+def test_teacher_and_student_of_other_sizes_see_the_same_crop(
+    teacher: Trained, snapshot_and_files: tuple[Snapshot, dict[str, bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What each is given is the one augmented picture, resized by the product's own resize for whoever is smaller."""
+    snapshot, files = snapshot_and_files
+    plan = product()
+    student = plan.student.model_copy(update={"height": 48, "width": 24, "epochs": 1})
+    seen: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+    transfer = Distiller.on_after_batch_transfer
+
+    def watched(module: Distiller, batch: Any, index: int) -> Any:
+        ready = transfer(module, batch, index)
+        if module.training:
+            seen.append((batch[0], ready[0], ready[3]))
+        return ready
+
+    monkeypatch.setattr(Distiller, "on_after_batch_transfer", watched)
+    made = distil(teacher, snapshot, plan.model_copy(update={"student": student}), files.__getitem__, tmp_path)
+    assert (made.height, made.width) == (48, 24)
+    for given, to_student, to_teacher in seen:
+        assert given.shape[1:] == (3, 48, 32)  # the larger of 32 x 32 and 48 x 24, side by side
+        frame = given.permute(0, 2, 3, 1)
+        torch.testing.assert_close(to_student, made.preprocess()(frame))
+        torch.testing.assert_close(to_teacher, teacher.preprocess()(frame))
+    assert len({tuple(given.flatten()[:64].tolist()) for given, _, _ in seen}) > 1
