@@ -25,10 +25,11 @@ from inspection.contracts import InputDescription, Manifest, OutputDescription
 
 
 class Trial(BaseModel):
-    """A file, and the runtime it is tried on."""
+    """A file, the runtime it is tried on, and whether it has the output ``novelty``."""
 
     file: Path
     runtime: str
+    novelty: bool = False
 
 
 class Asked(BaseModel):
@@ -47,6 +48,7 @@ class Answer(BaseModel):
     """Of one trial: scores by frame, milliseconds by run; or why there are none."""
 
     scores: list[list[float]] = []
+    novelty: list[float] = []
     milliseconds: list[float] = []
     error: str | None = None
 
@@ -57,7 +59,7 @@ def _load(trial: Trial, asked: Asked) -> Runtime:
         "version": 1,
         "runtime": trial.runtime,
         "input": InputDescription(model_height=1, model_width=1),
-        "output": OutputDescription(),
+        "output": OutputDescription(novelty="novelty" if trial.novelty else None),
         "classes": [str(number) for number in range(asked.classes)],
     }
     manifest = Manifest.model_construct(**known)
@@ -91,7 +93,9 @@ def answers(asked: Asked, source: BinaryIO) -> list[Answer]:
 
 def _score(number: int, frame: Image, alive: dict[int, Runtime], found: list[Answer]) -> None:
     try:
-        found[number].scores.append(alive[number].infer([frame]).scores[0].tolist())
+        answer = alive[number].infer([frame])
+        found[number].scores.append(answer.scores[0].tolist())
+        found[number].novelty += [] if answer.novelty is None else answer.novelty.tolist()
     except ModelError as error:
         del alive[number]
         found[number].error = str(error)

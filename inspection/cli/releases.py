@@ -75,17 +75,20 @@ def train(state: Path | None, as_json: bool, images: Path | None, good: str | No
 @state_option
 @json_option
 def build_bundle(run: str, state: Path | None, as_json: bool) -> None:
-    """Distil, export, quantize and pack the model of an MLflow run. Example: inspection build-bundle 3f2a..."""
+    """Distil the model of an MLflow run, search for the fastest good file, and pack it.
+
+    Prints every build that was measured, and why that one is shipped. Example: inspection build-bundle 3f2a...
+    """
     from inspection.stages.candidate import load_candidate
 
     settings = settings_of(state)
     candidate = load_candidate(settings, run)
     share_the_processor()
-    from inspection.stages.shrink import build  # loads torch: a wrong name is told before that
+    from inspection.stages.shrink import build, search_in_words  # loads torch: a wrong name is told before that
 
     with opened_store(settings) as store:
         made = build(settings, store, candidate, narrator(as_json))
-    show(made.model_dump(mode="json"), as_json, f"bundle {made.bundle}\n{made.bundle_file}")
+    show(made.model_dump(mode="json"), as_json, f"{search_in_words(made)}\nbundle {made.bundle}\n{made.bundle_file}")
 
 
 @click.command("cold-start")

@@ -48,11 +48,36 @@ class TrainPlan(Part):
     augment: AugmentPlan = AugmentPlan()
 
 
+Quantizer = Literal["minmax", "percentile", "entropy", "tensor"]
+"""How a student is made int8: by the calibration of its activations, with a scale for each channel of the weights, or
+("tensor": calibrated by minmax) one for each tensor."""
+
+
+class OtherStudent(Part):
+    """Another network, or another size, to distil beside the plan's own. ``height``, ``width``: None is the teacher's."""
+
+    backbone: str
+    pretrained: str = "none"
+    height: int | None = Field(default=None, ge=32, le=2048)
+    width: int | None = Field(default=None, ge=32, le=2048)
+
+
 class StudentPlan(Part):
-    """How the device's network is distilled from the teacher and made small."""
+    """How the device's network is distilled from the teacher and made small.
+
+    What is shipped is searched (`inspection.release.search`): over ``alternatives``, each of which costs a distillation of
+    its own, ``quantizers``, and ``runtimes``: a station that lacks one of these refuses a bundle that was built for it.
+    ``qat_epochs``: of training with rounded weights and activations, where no quantizer is within the two limits (0: none).
+    """
 
     backbone: str = "mobilenetv4_conv_small"
     pretrained: str = "none"
+    height: int | None = Field(default=None, ge=32, le=2048)  # None: the teacher's
+    width: int | None = Field(default=None, ge=32, le=2048)
+    alternatives: list[OtherStudent] = []
+    quantizers: list[Quantizer] = ["minmax", "percentile", "tensor"]
+    runtimes: list[Literal["onnxruntime", "openvino"]] = Field(default=["onnxruntime"], min_length=1)
+    qat_epochs: int = Field(default=3, ge=0)
     epochs: int = Field(default=30, ge=1)
     warm_epochs: int | None = Field(default=None, ge=1)  # instead of `epochs` when started from the champion's student
     learning_rate: float = Field(default=2e-3, gt=0)
@@ -62,6 +87,10 @@ class StudentPlan(Part):
     max_balanced_accuracy_drop: Probability = 0.02
     min_agreement: Probability = 0.97
     novelty_guard: bool = False  # a third output, by which pictures unlike all training ones become INCONCLUSIVE
+
+    def students(self) -> "list[StudentPlan]":
+        """One plan for each network to distil, this one first."""
+        return [self, *(self.model_copy(update=other.model_dump()) for other in self.alternatives)]
 
 
 class CollectPlan(Part):

@@ -1,4 +1,6 @@
-"""Plots of a run: confusion matrix, escape against overkill, worst offenders. Figures in, nothing shown, no global state.
+"""Plots of a run: confusion matrix, escape against overkill, worst offenders, the search for a build.
+
+Figures in, nothing shown, no global state.
 
 Invariants: figures are made object by object (`matplotlib.figure.Figure`), so no window system and no shared "current
 figure" is touched; what a plot shows is in the scorecard too.
@@ -10,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
-from inspection.contracts import Decision, Limits, Verdict
+from inspection.contracts import ONNXRUNTIME, OPENVINO, Decision, Limits, Verdict
 from inspection.contracts.decide import defect_score
 from inspection.release.scorecard import Scorecard
+from inspection.release.search import Measured, pareto
 from inspection.release.thresholds import sweep
 
 Picture = npt.NDArray[np.uint8]
@@ -63,6 +66,35 @@ def escape_overkill_figure(card: Scorecard, limits: Limits) -> Figure:
     axes.set(xlabel="overkill rate", ylabel="escape rate", xlim=(-0.02, 1), ylim=(-0.02, 1))
     axes.legend()
     return figure
+
+
+def search_figure(found: Sequence[Measured], chosen: Measured) -> Figure:
+    """Every timed build: how fast it is, how much balanced accuracy it loses; the Pareto set joined, the choice ringed."""
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.add_subplot()
+    front = pareto(found)
+    for runtime, marker in ((ONNXRUNTIME, "o"), (OPENVINO, "s")):
+        ours = [one for one in found if one.build.runtime == runtime and one.speedup is not None]
+        if ours:
+            axes.scatter([_fast(one) for one in ours], [_points(one) for one in ours], marker=marker, label=runtime)
+    for one in (one for one in found if one.speedup is not None):
+        label = f"{one.build.backbone} {one.build.height} {one.build.quantizer}"
+        axes.annotate(label, (_fast(one), _points(one)), fontsize=7, xytext=(4, 4), textcoords="offset points")
+    along = sorted(front, key=_fast)
+    axes.plot([_fast(one) for one in along], [_points(one) for one in along], ls=":", color="grey", label="Pareto set")
+    axes.plot(_fast(chosen), _points(chosen), "o", ms=14, mfc="none", mec="black", label="shipped")
+    axes.set(xlabel="times as fast as float on ONNX Runtime", ylabel="balanced accuracy lost (points)")
+    axes.invert_yaxis()
+    axes.legend()
+    return figure
+
+
+def _fast(one: Measured) -> float:
+    return one.speedup or 0.0
+
+
+def _points(one: Measured) -> float:
+    return 100 * one.accuracy_drop
 
 
 def worst_offenders(judged: Sequence[tuple[Verdict, str]], good_class: str, count: int = 12) -> list[tuple[Verdict, str]]:

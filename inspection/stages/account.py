@@ -82,7 +82,7 @@ def _shipped(shipped: Shipped | None) -> str:
     if shipped is None:
         return ""
     rows = [
-        ("precision", shipped.precision),
+        ("precision, runtime", f"{shipped.precision}, {shipped.runtime}"),
         ("latency, one thread", f"{shipped.latency_ms:.2f} ms ({shipped.float_latency_ms:.2f} ms as float)"),
         ("file", f"{shipped.length / 1e6:.2f} MB ({shipped.float_length / 1e6:.2f} MB as float)"),
         ("equal verdicts with the float file", f"{shipped.agreement:.2%}"),

@@ -9,14 +9,16 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
-from inspection.contracts import Recipe
+from inspection.contracts import ONNXRUNTIME, Recipe
 from inspection.data.product import Product
 from inspection.errors import UsageError
 from inspection.release.gate import GateAnswer
 from inspection.release.scorecard import Scorecard
+from inspection.release.search import Measured
 from inspection.settings import Settings
 
 RECORD = "candidate.json"
+STUDENT = "student"
 
 
 class Shipped(BaseModel):
@@ -27,17 +29,24 @@ class Shipped(BaseModel):
 
     precision: str  # "int8" | "float32"
     latency_ms: float
-    float_latency_ms: float
+    float_latency_ms: float  # of the plan's own student, on ONNX Runtime
     agreement: float  # share of pictures on which shipped and float file give the same decision, [0, 1]
     length: int
     float_length: int
     guard_overkill: float | None = None  # share of good validation parts that only the novelty turns INCONCLUSIVE
+    # What older versions did not say: they shipped the one student on ONNX Runtime.
+    accuracy_drop: float | None = None  # balanced accuracy of that float file minus the shipped one's
+    speedup: float | None = None  # float time / shipped time, median over turns
+    runtime: str = ONNXRUNTIME
+    quantizer: str | None = None
+    student: str = STUDENT  # name of the folder
+    file: str | None = None
 
     def in_words(self) -> str:
         """One line for people."""
         said = (
-            f"shipping {self.precision}: {self.latency_ms:.2f} ms (float {self.float_latency_ms:.2f} ms), "
-            f"{self.agreement:.1%} equal verdicts"
+            f"shipping {self.precision} on {self.runtime}: {self.latency_ms:.2f} ms "
+            f"(float {self.float_latency_ms:.2f} ms), {self.agreement:.1%} equal verdicts"
         )
         if self.guard_overkill is None:
             return said
@@ -61,6 +70,7 @@ class Candidate(BaseModel):
     golden_1: Scorecard | None = None  # the teacher on the golden parts
     gate_1: GateAnswer | None = None
     shipped: Shipped | None = None
+    searched: list[Measured] = []  # all builds that were measured on the way to it
     recipe: Recipe | None = None
     bundle: str | None = None
     version: int | None = None
@@ -83,8 +93,12 @@ class Candidate(BaseModel):
 
     @property
     def student(self) -> Path:
-        """Folder of the distilled student."""
-        return self.folder / "student"
+        """Folder of the distilled student that is shipped; before one is, of the plan's own."""
+        return self.folder / (self.shipped.student if self.shipped else STUDENT)
+
+    def student_folder(self, number: int) -> Path:
+        """Folder of a student by its place in the plan, the plan's own being 0."""
+        return self.folder / (STUDENT if number == 0 else f"{STUDENT}-{number + 1}")
 
     @property
     def teacher_onnx(self) -> Path:
@@ -93,12 +107,12 @@ class Candidate(BaseModel):
 
     @property
     def float_onnx(self) -> Path:
-        """The student before quantization."""
+        """The plan's own student before quantization."""
         return self.folder / "student-float.onnx"
 
     @property
     def int8_onnx(self) -> Path:
-        """The student after quantization."""
+        """The plan's own student after quantization by the first quantizer."""
         return self.folder / "student-int8.onnx"
 
     @property
@@ -109,7 +123,18 @@ class Candidate(BaseModel):
     @property
     def chosen_onnx(self) -> Path:
         """The file that is shipped."""
+        if self.shipped is not None and self.shipped.file is not None:
+            return self.folder / self.shipped.file
         return self.int8_onnx if self.shipped and self.shipped.precision == "int8" else self.float_onnx
+
+    @property
+    def chosen_build(self) -> Measured | None:
+        """The shipped one among those that were searched; None where an older version built it."""
+        shipped = self.shipped
+        if shipped is None:
+            return None
+        asked = (shipped.student, shipped.quantizer, shipped.runtime)
+        return next((m for m in self.searched if (m.build.student, m.build.quantizer, m.build.runtime) == asked), None)
 
     def save(self) -> Self:
         """Write the record atomically and return it."""

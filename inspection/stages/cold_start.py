@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from inspection.contracts import ANY_DEFECT, Band, Recipe, sha256_hex
+from inspection.contracts import ANY_DEFECT, Band, Recipe
 from inspection.data.product import Product
 from inspection.data.products import load_product
 from inspection.data.snapshot_record import UNUSUAL, Split
@@ -19,11 +19,12 @@ from inspection.models.deploy import MOST_SURE, ColdStartGraph
 from inspection.release.guard import STATED_SHARE, unfamiliar_limit
 from inspection.release.measure import Answers
 from inspection.settings import Settings
+from inspection.stages.build_search import Search, Student
 from inspection.stages.candidate import Candidate, folder_of
 from inspection.stages.evidence import cold_start_run, log_cold_start
 from inspection.stages.familiar import learn_good
 from inspection.stages.material import Material, Say
-from inspection.stages.shrink import choose_file, export_files, next_version, pack_files
+from inspection.stages.shrink import next_version, pack_bundle, shipping
 from inspection.store.session import Store
 
 
@@ -75,14 +76,11 @@ def make(settings: Settings, store: Store, product_name: str, say: Say) -> Candi
             cold_start=True,
         ).save()
         say(f"learning from {len(material.of(Split.TRAIN))} good pictures with {network.backbone}")
-        export_files(material, candidate, _graph(material, network))
-        rule = _rule(material, number)
-        shipped, recipe, answers = choose_file(material, candidate, network.classes, rule)
-        say(shipped.in_words())
-        data = pack_files(material, candidate, network, shipped, recipe, answers, number)
-        candidate.bundle_file.write_bytes(data)
-        made = candidate.with_(shipped=shipped, recipe=recipe, version=number, bundle=sha256_hex(data))
-        return log_cold_start(settings, run, material, made)
+        student = Student(candidate.student_folder(0), network, _graph(material, network))
+        search = Search(material, [student], _rule(material, number), say)
+        chosen = search.run()
+        candidate = pack_bundle(material, shipping(material, candidate, chosen, say), chosen, number)
+        return log_cold_start(settings, run, material, candidate, search.bar)
 
 
 def _check_sides(material: Material) -> None:

@@ -22,9 +22,16 @@ from inspection.data.pictures import decode_bgr
 from inspection.data.snapshot_record import Split
 from inspection.release.export import export_onnx
 from inspection.release.map_score import MapScore
-from inspection.release.plots import confusion_figure, escape_overkill_figure, offenders_figure, worst_offenders
+from inspection.release.plots import (
+    confusion_figure,
+    escape_overkill_figure,
+    offenders_figure,
+    search_figure,
+    worst_offenders,
+)
 from inspection.release.registry import Registry, Run, edge_name, run_name, teacher_name
 from inspection.release.scorecard import Scorecard
+from inspection.release.search import Bar, to_markdown
 from inspection.settings import Settings
 from inspection.stages.candidate import Candidate
 from inspection.stages.material import Material
@@ -137,8 +144,9 @@ def _plot(run: Run, material: Material, card: Scorecard, judged: Judged) -> None
     run.figure("plots/worst_offenders.png", offenders_figure(worst, pictures, product.good_class))
 
 
-def log_student(settings: Settings, material: Material, candidate: Candidate, student: Trained) -> Candidate:
-    """The student's nested run with its origin, curves and file, and the edge model's registered version."""
+def log_student(settings: Settings, material: Material, candidate: Candidate, student: Trained, bar: Bar) -> Candidate:
+    """The student's nested run with its origin, curves, file and the search for it, and the edge model's registered
+    version. ``bar``: what the search asked of a file."""
     registry = Registry(settings.mlflow_url)
     parent, shipped = registry.reopen(candidate.run_id), candidate.shipped
     if shipped is None:
@@ -147,10 +155,18 @@ def log_student(settings: Settings, material: Material, candidate: Candidate, st
     with registry.run(candidate.product, name, kind="student", parent=parent, commit=commit()) as run:
         _made_from(run, settings, material)
         run.params({"student": material.product.student.model_dump(mode="json"), "precision": shipped.precision})
+        run.params({"runtime": shipped.runtime, "quantizer": shipped.quantizer or ""})
         run.history(student.history)
+        _log_search(run, candidate, bar)
         figures = {"latency/shipped_ms": shipped.latency_ms, "latency/float_ms": shipped.float_latency_ms}
         figures |= {"shipped/agreement": shipped.agreement, "shipped/bytes": float(shipped.length)}
-        figures |= {} if shipped.guard_overkill is None else {"shipped/guard_overkill": shipped.guard_overkill}
+        figures |= _given(
+            {
+                "shipped/guard_overkill": shipped.guard_overkill,
+                "shipped/accuracy_drop": shipped.accuracy_drop,
+                "shipped/speedup": shipped.speedup,
+            }
+        )
         run.metrics(figures)
         parent.metrics(figures)
         for each in (run, parent):
@@ -159,11 +175,25 @@ def log_student(settings: Settings, material: Material, candidate: Candidate, st
         tags = {
             "snapshot": candidate.snapshot,
             "precision": shipped.precision,
+            "runtime": shipped.runtime,
             "bundle": candidate.bundle or "",
             "teacher": candidate.teacher_version or "",
         }
         version = registry.register(edge_name(candidate.product), model, run=run, tags=tags)
     return candidate.with_(student_run_id=run.id, edge_version=version)
+
+
+def _given(figures: dict[str, float | None]) -> dict[str, float]:
+    return {name: value for name, value in figures.items() if value is not None}
+
+
+def _log_search(run: Run, candidate: Candidate, bar: Bar) -> None:
+    """All builds as a table and a plot, what was shipped among them."""
+    found, chosen = candidate.searched, candidate.chosen_build
+    if chosen is not None:
+        run.text("build_search.md", to_markdown(found, chosen, bar))
+        run.json("build_search.json", [one.model_dump(mode="json") for one in found])
+        run.figure("plots/build_search.png", search_figure(found, chosen))
 
 
 @contextmanager
@@ -178,13 +208,14 @@ def cold_start_run(settings: Settings, material: Material, number: int) -> Itera
         yield run
 
 
-def log_cold_start(settings: Settings, run: Run, material: Material, candidate: Candidate) -> Candidate:
+def log_cold_start(settings: Settings, run: Run, material: Material, candidate: Candidate, bar: Bar) -> Candidate:
     """What was measured, the file itself, and the edge model's registered version."""
     shipped = candidate.shipped
     if shipped is None:
         raise ValueError("log_cold_start() comes after the file was chosen")
     figures = {"latency/shipped_ms": shipped.latency_ms, "latency/float_ms": shipped.float_latency_ms}
     run.metrics(figures | {"shipped/agreement": shipped.agreement, "shipped/bytes": float(shipped.length)})
+    _log_search(run, candidate, bar)
     model = run.onnx_model("edge", candidate.chosen_onnx, _example(material))
     tags = {
         "snapshot": candidate.snapshot,

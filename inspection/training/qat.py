@@ -90,7 +90,11 @@ def train_rounded(
             calibration=_as_seen(calibration, student.preprocess()),
         )
         weights = (sha256_hex(trained.weights.read_bytes()) for trained in (student, teacher))
-        follows = [snapshot.digest, product.model_dump(mode="json", include={"train", "student", "region", "tiling"}), *weights]
+        follows = [
+            snapshot.digest,
+            product.model_dump(mode="json", include={"train", "student", "region", "tiling"}),
+            *weights,
+        ]
         kept = fit(
             module,
             data,

@@ -29,13 +29,14 @@ from inspection.settings import Settings, load_settings
 from inspection.stages import deploy
 from inspection.stages.account import account_of
 from inspection.stages.bring_in import import_directory
+from inspection.stages.build_search import calibration_frames, quantize
 from inspection.stages.candidate import Candidate, load_candidate
 from inspection.stages.evidence import commit
 from inspection.stages.material import Material
 from inspection.stages.pointing import map_score_of
 from inspection.stages.prove import prove
 from inspection.stages.rebuild import in_words, rebuild
-from inspection.stages.shrink import build, device_graph, export_files
+from inspection.stages.shrink import build
 from inspection.stages.teach import teach
 from inspection.store.session import Store
 from inspection.store.tables import BundleRow, GoldenLookRow
@@ -150,7 +151,7 @@ def test_the_int8_file_is_calibrated_on_training_pictures_only(chain: Chain, tmp
     again.folder.mkdir()
     with with_pictures_of(chain.settings, chain.store, snapshot, tmp_path / "seen", Split.TRAIN) as partial:
         material = Material.load(partial, "lid", snapshot.digest)
-        export_files(material, again, device_graph(material, load_trained(chain.candidate.student / "trained")))
+        quantize(chain.candidate.float_onnx, calibration_frames(material), "minmax", again.int8_onnx)
     assert again.int8_onnx.read_bytes() == chain.candidate.int8_onnx.read_bytes()
 
 
@@ -182,9 +183,9 @@ def test_which_file_was_chosen_is_on_record_and_is_the_one_in_the_bundle(chain: 
     candidate, shipped = chain.candidate, chain.candidate.shipped
     assert shipped is not None
     manifest = unpack(candidate.bundle_file.read_bytes(), tmp_path / "bundle")
-    files = {"int8": candidate.int8_onnx, "float32": candidate.float_onnx}
-    assert (tmp_path / "bundle" / "model.onnx").read_bytes() == files[shipped.precision].read_bytes()
-    assert manifest.precision == shipped.precision
+    assert (tmp_path / "bundle" / "model.onnx").read_bytes() == candidate.chosen_onnx.read_bytes()
+    assert (manifest.precision, manifest.runtime) == (shipped.precision, shipped.runtime)
+    assert (shipped.precision == "float32") == (candidate.chosen_onnx == candidate.float_onnx)
     assert manifest.origin is not None
     assert manifest.origin.mlflow_run_id == candidate.run_id
     version = chain.mlflow.get_model_version(edge_name("lid"), str(candidate.edge_version))
@@ -216,6 +217,7 @@ def test_the_run_of_the_edge_version_says_how_good_the_bundle_is(chain: Chain) -
         assert (data.tags["promise.bundle"], data.metrics["promise/bundle_parts"]) == (recipe.promise.words, 12)
     folders = ("plots", "gates", "scorecards")
     assert {f.path for folder in folders for f in chain.mlflow.list_artifacts(student, folder)} == {
+        "plots/build_search.png",
         "plots/confusion.png",
         "plots/escape_against_overkill.png",
         "plots/worst_offenders.png",
