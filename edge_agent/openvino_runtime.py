@@ -9,19 +9,23 @@ Pillow resize, the same triangle filter (0.0001 gray levels). And with frames of
 is made from memory nobody has written yet: each size of frame is compiled by itself, which also lets it drop the ``If``.
 """
 
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 
 import numpy as np
-import openvino
 from numpy.typing import NDArray
-from openvino import opset11
 
 from edge_agent.errors import ModelError
 from edge_agent.pictures import Image
 from edge_agent.runtime import BatchedRuntime, meant
 from inspection.contracts import Manifest
+
+# Importing OpenVINO tells its maker so, and writes to the home folder; without this package it does neither.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # what Python means by "not to be found"
+import openvino  # noqa: E402
+from openvino import opset11  # noqa: E402
 
 _ERRORS = (RuntimeError, ValueError, TypeError)
 _SIZES_KEPT = 4  # a station has one size of frame, or of tile, and a smaller last batch; a known part may have another

@@ -391,4 +391,4 @@ def test_the_processor_is_described_as_the_kernel_names_it(tmp_path: Path) -> No
         (tmp_path / "cpuinfo").write_text(f"processor: 0\n{name}\t: fp avx2 asimddp\n")
         assert cpu_flags(tmp_path / "cpuinfo") == {"fp", "avx2", "asimddp"}
     assert cpu_flags(tmp_path / "nothing") == frozenset()
-    assert {"cpu", "onnxruntime", "opencv", "int8"} <= describe().keys()
+    assert {"cpu", "onnxruntime", "opencv", "int8", "openvino"} <= describe().keys()

@@ -1,5 +1,8 @@
 """OpenVINO answers as ONNX Runtime does, its nonsense is refused, and a station without it refuses what needs it."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
@@ -145,6 +148,21 @@ def test_the_manifest_says_which_runtime() -> None:
     with pytest.raises(LackError, match="'tensorrt', which this agent does not know"):
         make_runtime(model(), _on("tensorrt"))
     assert present().keys() == {"onnxruntime", "openvino"}
+
+
+def test_it_reports_to_nobody(tmp_path: Path) -> None:
+    """OpenVINO would tell its maker that it was imported, from a thread, and leave files in the home folder."""
+    code = (
+        "import threading; from edge_agent.bundle import open_bundle; from tests.edge_agent.helpers import bundle, picture;"
+        "from edge_agent.openvino_runtime import OpenVinoRuntime; opened = open_bundle(bundle());"
+        "OpenVinoRuntime(opened.model, opened.manifest).infer([picture(1)]); print(threading.active_count())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(__file__).parents[2], env=os.environ | {"HOME": str(tmp_path)},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == "1"
+    assert list(tmp_path.iterdir()) == []
 
 
 def _on(runtime: str) -> Manifest:

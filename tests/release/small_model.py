@@ -8,7 +8,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper
 
-from inspection.contracts import InputDescription, Recipe
+from inspection.contracts import ONNXRUNTIME, InputDescription, Recipe
 from inspection.release.bundle import choose_self_test, pack
 from tests.release.making import recipe as make_recipe
 
@@ -60,7 +60,7 @@ def png(brightness: float) -> bytes:
     return cv2.imencode(".png", picture(brightness))[1].tobytes()
 
 
-def brightness_bundle(recipe: Recipe | None = None) -> bytes:
+def brightness_bundle(recipe: Recipe | None = None, runtime: str = ONNXRUNTIME) -> bytes:
     """A bundle of that model for the product "plate" with classes good and dent."""
     used = recipe or make_recipe()
     levels = {"dark": 0.1, "light": 0.9}
@@ -73,6 +73,7 @@ def brightness_bundle(recipe: Recipe | None = None) -> bytes:
         version=1,
         product="plate",
         created_at=datetime(2026, 1, 1, tzinfo=UTC),
+        runtime=runtime,
         backbone="brightness",
         precision="float32",
         input=InputDescription(model_height=SIDE, model_width=SIDE),

@@ -5,7 +5,7 @@ import sys
 import cv2
 import pytest
 
-from inspection.contracts import Decision
+from inspection.contracts import ONNXRUNTIME, OPENVINO, Decision
 from inspection.data.pictures import decode_bgr
 from inspection.errors import BundleError, IntegrityError
 from inspection.release.replay import GoldenPicture, replay
@@ -21,9 +21,10 @@ PICTURES = [
 ]
 
 
-def test_the_agent_judges_each_picture_with_this_bundle() -> None:
-    """Verdicts come back with truth, physical part and station; two pictures of one part stay one part."""
-    judged = replay(brightness_bundle(), PICTURES)
+@pytest.mark.parametrize("runtime", [ONNXRUNTIME, OPENVINO])
+def test_the_agent_judges_each_picture_with_this_bundle(runtime: str) -> None:
+    """On the runtime it names. Verdicts come back with truth, part and station; two pictures of one part stay one part."""
+    judged = replay(brightness_bundle(runtime=runtime), PICTURES)
     assert [(v.part, v.decision, label) for v, label in judged] == [
         ("p1", Decision.OK, "good"),
         ("p2", Decision.OK, "good"),
@@ -47,6 +48,12 @@ def test_another_recipe_moves_the_decisions() -> None:
     """A recipe is released apart from the weights."""
     judged = replay(brightness_bundle(), PICTURES, recipe=recipe(ng=0.99, inconclusive=0.95))
     assert {v.decision for v, _ in judged} == {Decision.OK}
+
+
+def test_a_runtime_that_nobody_knows_is_loud() -> None:
+    """A gate judges a bundle on its own runtime, or not at all."""
+    with pytest.raises(BundleError, match="'tensorrt', which this agent does not know"):
+        replay(brightness_bundle(runtime="tensorrt"), PICTURES)
 
 
 def test_a_damaged_bundle_is_loud() -> None:
