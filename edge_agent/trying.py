@@ -3,8 +3,9 @@
     python -m edge_agent.trying < asked        # answers in JSON
 
 ``asked`` is a line of JSON (`Asked`) and, behind it, the bytes of the frames to score, one after another. Invariants: the
-process holds what a station holds and no more; what is compared runs in turns, call by call, so that a busy machine slows
-all alike; a file that fails is named with its reason, and the others go on.
+process holds what a station holds and no more; what is compared runs in turns, call by call, and its time is the processor's
+(on one thread what a clock shows on an idle machine): a busy one, whose clock says little of the model, slows all alike; a
+file that fails is named with its reason, and the others go on.
 """
 
 import json
@@ -45,7 +46,7 @@ class Asked(BaseModel):
 
 
 class Answer(BaseModel):
-    """Of one trial: scores by frame, milliseconds by run; or why there are none."""
+    """Of one trial: scores by frame, milliseconds of processor time by run; or why there are none."""
 
     scores: list[list[float]] = []
     novelty: list[float] = []
@@ -102,7 +103,7 @@ def _score(number: int, frame: Image, alive: dict[int, Runtime], found: list[Ans
 
 
 def _time(number: int, frame: Image, alive: dict[int, Runtime], found: list[Answer], *, counts: bool) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     try:
         alive[number].infer([frame])
     except ModelError as error:
@@ -110,7 +111,7 @@ def _time(number: int, frame: Image, alive: dict[int, Runtime], found: list[Answ
         found[number].error = str(error)
         return
     if counts:
-        found[number].milliseconds.append((time.perf_counter() - started) * 1e3)
+        found[number].milliseconds.append((time.process_time() - started) * 1e3)
 
 
 def main() -> None:

@@ -75,7 +75,7 @@ class StudentPlan(Part):
     height: int | None = Field(default=None, ge=32, le=2048)  # None: the teacher's
     width: int | None = Field(default=None, ge=32, le=2048)
     alternatives: list[OtherStudent] = []
-    quantizers: list[Quantizer] = ["minmax", "percentile", "tensor"]
+    quantizers: list[Quantizer] = ["minmax", "percentile"]
     runtimes: list[Literal["onnxruntime", "openvino"]] = Field(default=["onnxruntime"], min_length=1)
     qat_epochs: int = Field(default=3, ge=0)
     epochs: int = Field(default=30, ge=1)
