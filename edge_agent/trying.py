@@ -3,9 +3,9 @@
     python -m edge_agent.trying < asked        # answers in JSON
 
 ``asked`` is a line of JSON (`Asked`) and, behind it, the bytes of the frames to score, one after another. Invariants: the
-process holds what a station holds and no more; what is compared runs in turns, call by call, and its time is the processor's
-(on one thread what a clock shows on an idle machine): a busy one, whose clock says little of the model, slows all alike; a
-file that fails is named with its reason, and the others go on.
+process holds what a station holds and no more; what is compared runs in turns, call by call, and its time is the
+processor's (on one thread what a clock shows on an idle machine): a busy one, whose clock says little of the model, slows
+all alike; a file that fails is named with its reason, and the others go on.
 """
 
 import json

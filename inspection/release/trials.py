@@ -66,8 +66,8 @@ def score(trials: Sequence[Trial], classes: int, frames: Sequence[NDArray[np.uin
 def time_in_turns(trials: Sequence[Trial], classes: int, frame_shape: tuple[int, int, int], runs: int) -> list[Tried]:
     """``runs`` times of each trial on a frame ``(H, W, 3)``, one thread, in turns. Raises EnvironmentTroubleError.
 
-    Processor time: of a file that is 2.2 times as fast where little else runs, the clock said 1.2 beside a load of 12 on two
-    cores, the processor's time 1.7.
+    Processor time: of a file that is 2.2 times as fast where little else runs, the clock said 1.2 beside a load of 12 on
+    two cores, the processor's time 1.7.
     """
     return _ask(trials, classes, timed=frame_shape[:2], runs=runs)
 
