@@ -10,6 +10,7 @@ import logging
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
@@ -20,7 +21,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from inspection.contracts import ONNXRUNTIME, Decision, Recipe
 from inspection.data.product import Product, StudentPlan
 from inspection.data.snapshot_record import Example, Split
-from inspection.errors import BundleError
+from inspection.errors import BundleError, EnvironmentTroubleError
 from inspection.release.export import Graph, export_onnx
 from inspection.release.measure import Answers, answers_of
 from inspection.release.quantize import quantize_int8
@@ -72,6 +73,16 @@ class Student:
 
 
 _FILE_NAMES = {FLOAT: "float", "minmax": "int8", f"{QAT}-float": f"{QAT}-float"}
+
+
+def check_runtimes(plan: StudentPlan) -> None:
+    """EnvironmentTroubleError when a runtime that a build is to be measured on is not installed: before hours of work."""
+    for runtime in plan.runtimes:
+        if find_spec(runtime) is None:
+            raise EnvironmentTroubleError(
+                f"the product wants its builds tried on {runtime}, which is not installed here: "
+                f"pip install 'escapement[{runtime}]', or take it out of the product's student.runtimes"
+            )
 
 
 def calibration_frames(material: Material) -> Frames:

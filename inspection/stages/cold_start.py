@@ -19,7 +19,7 @@ from inspection.models.deploy import MOST_SURE, ColdStartGraph
 from inspection.release.guard import STATED_SHARE, unfamiliar_limit
 from inspection.release.measure import Answers
 from inspection.settings import Settings
-from inspection.stages.build_search import Search, Student
+from inspection.stages.build_search import Search, Student, check_runtimes
 from inspection.stages.candidate import Candidate, folder_of
 from inspection.stages.evidence import cold_start_run, log_cold_start
 from inspection.stages.familiar import learn_good
@@ -63,6 +63,7 @@ def make(settings: Settings, store: Store, product_name: str, say: Say) -> Candi
         network = network_of(load_product(session, product_name))
     snapshot = build_snapshot(store, product_name, good_only=True)
     material = Material.load(store, product_name, snapshot.digest)
+    check_runtimes(material.product.student)
     _check_sides(material)
     number = next_version(store, product_name)
     with cold_start_run(settings, material, number) as run:

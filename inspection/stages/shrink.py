@@ -30,7 +30,7 @@ from inspection.release.measure import Answers
 from inspection.release.search import reference_of, to_markdown
 from inspection.release.thresholds import calibrate
 from inspection.settings import Settings
-from inspection.stages.build_search import Chosen, Frames, Rounded, Search, Student, bar_of
+from inspection.stages.build_search import Chosen, Frames, Rounded, Search, Student, bar_of, check_runtimes
 from inspection.stages.candidate import STUDENT, Candidate, Shipped
 from inspection.stages.evidence import log_student
 from inspection.stages.familiar import learn_good
@@ -51,6 +51,7 @@ SELF_TEST_PICTURES = 8
 def build(settings: Settings, store: Store, candidate: Candidate, say: Say) -> Candidate:
     """Everything between gate 1 and gate 2; returns the candidate with its bundle. Can be run again."""
     material = Material.load(store, candidate.product, candidate.snapshot)
+    check_runtimes(material.product.student)
     compute = Compute.of(settings.training).here
     teacher = load_trained(candidate.teacher / "trained")
     made = _distilled(material, candidate, teacher, compute, say)

@@ -16,7 +16,7 @@ from inspection.release.export import Graph
 from inspection.release.measure import scores_of
 from inspection.release.search import PLAIN, QAT, Build, Measured, pareto
 from inspection.release.trials import Trial, score, time_in_turns
-from inspection.stages.build_search import Chosen, Frames, Search, Student, calibration_frames
+from inspection.stages.build_search import Chosen, Frames, Search, Student, calibration_frames, check_runtimes
 from inspection.stages.material import Material
 from inspection.stages.shrink import _rule
 from inspection.store.session import Store
@@ -182,3 +182,11 @@ def test_a_runtime_that_is_not_there_stops_the_build_in_words(chosen: tuple[Chos
     """A plan that asks for it was meant."""
     with pytest.raises(EnvironmentTroubleError, match="'tensorrt', which this agent does not know"):
         time_in_turns([Trial(chosen[1].file("float"), "tensorrt")], 3, (SIDE, SIDE, 3), runs=1)
+
+
+def test_a_missing_runtime_is_told_before_anything_is_distilled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what to install; a plan without it needs nothing."""
+    monkeypatch.setattr("inspection.stages.build_search.find_spec", lambda name: None if name == "openvino" else object())
+    with pytest.raises(EnvironmentTroubleError, match=r"pip install 'escapement\[openvino\]'"):
+        check_runtimes(PLAN)
+    check_runtimes(StudentPlan())
