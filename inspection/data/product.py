@@ -45,6 +45,7 @@ class TrainPlan(Part):
     seed: int = 20_26
     warm_start: bool = False
     precision: Literal["auto", "32", "bf16", "16"] = "auto"
+    compile_network: bool = False  # a minute or two once, then faster steps (inspection/training/README.md)
     augment: AugmentPlan = AugmentPlan()
 
 

@@ -73,6 +73,7 @@ def distil(
                 bookmarks or workdir, snapshot, product, start, precision, compute, sha256_hex(teacher.weights.read_bytes())
             ),
             on_epoch=on_epoch,
+            compile_network=plan.compile_network,
         )
     origin = f"distilled from {teacher.backbone}; {start.origin}"
     return keep(workdir / "trained", snapshot, net, kept, origin, precision, time.monotonic() - started)

@@ -19,6 +19,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
 from inspection.settings import Training
+from inspection.training.compiling import CompiledSteps
 from inspection.training.draws import TrainingDraws
 from inspection.training.loading import SnapshotData
 from inspection.training.module import Classifier
@@ -179,6 +180,7 @@ def fit(
     bookmark: Path,
     on_epoch: OnEpoch | None = None,
     keep_last: bool = False,
+    compile_network: bool = False,
 ) -> BestEpoch:
     """Train ``module`` on ``data``; the module's network ends with the weights of the best epoch (`BestEpoch`).
 
@@ -207,6 +209,7 @@ def fit(
                 keeper,
                 Bookmark(bookmark, compute.bookmark_seconds, draws),
                 *([_Result(keeper, result)] if apart else []),
+                *([CompiledSteps(module.net)] if compile_network else []),
             ],
             logger=False,
             enable_checkpointing=False,

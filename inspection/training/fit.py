@@ -65,6 +65,7 @@ def train(
             bookmark=bookmark_of(bookmarks or workdir, snapshot, product, start, precision, compute, str(keep_last)),
             on_epoch=on_epoch,
             keep_last=keep_last,
+            compile_network=plan.compile_network,
         )
     return keep(workdir / "trained", snapshot, net, kept, origin, precision, time.monotonic() - started)
 
