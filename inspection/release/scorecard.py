@@ -9,6 +9,7 @@ and once at each of them, by what that station said of it; what was judged outsi
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from statistics import fmean
 from typing import Self
 
@@ -36,6 +37,12 @@ def upper_bound(misses: int, parts: int, confidence: float) -> float:
     return 1.0 if misses >= parts else float(beta.ppf(confidence, misses + 1, parts - misses))
 
 
+@lru_cache(maxsize=4096)  # a millisecond each, and the same few counts come again
+def _exact_interval(count: int, parts: int) -> tuple[float, float]:
+    interval = binomtest(count, parts).proportion_ci(TWO_SIDED, method="exact")
+    return float(interval.low), float(interval.high)
+
+
 class Rate(_Frozen):
     """``count`` of ``parts`` with its exact two-sided 95 % Clopper-Pearson interval; ``value`` is None over nothing."""
 
@@ -50,8 +57,8 @@ class Rate(_Frozen):
         """The rate of ``count`` in ``parts`` (0 <= count <= parts; ValueError otherwise)."""
         if parts == 0:
             return cls(count=count, parts=0, value=None, low=0.0, high=1.0)
-        interval = binomtest(count, parts).proportion_ci(TWO_SIDED, method="exact")
-        return cls(count=count, parts=parts, value=count / parts, low=float(interval.low), high=float(interval.high))
+        low, high = _exact_interval(count, parts)
+        return cls(count=count, parts=parts, value=count / parts, low=low, high=high)
 
     def __str__(self) -> str:
         if self.value is None:

@@ -31,7 +31,7 @@ def test_what_a_killed_process_had_begun_is_cleared(tmp_path: Path) -> None:
     assert kept.read_bytes() == b"old"
 
 
-@pytest.mark.parametrize("process", [os.getpid(), 1])
+@pytest.mark.parametrize("process", [os.getpid(), 1], ids=["this user's", "another's"])
 def test_what_somebody_is_writing_stays(tmp_path: Path, process: int) -> None:
     """`edge-agent settings` may write at the moment an agent starts, as this user or another."""
     writing = tmp_path / f".agent.json.{process}.tmp"
