@@ -102,7 +102,6 @@ def test_commands_of_the_agent_are_there(path: str) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["product", "show", "nobody"],
         ["passport", "nobody"],
         ["build-bundle", "nobody"],
         ["rebuild", "nobody"],
@@ -121,10 +120,23 @@ def test_commands_of_the_agent_are_there(path: str) -> None:
         ["preview-augmentation", "--images", "tests"],
     ],
 )
-def test_wrong_usage_is_told_in_a_sentence_and_by_exit_code_2(arguments: list[str], tmp_path: Path) -> None:
+def test_wrong_usage_is_told_in_a_sentence_and_by_exit_code_2(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """No traceback for something a person can put right."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("ESCAPEMENT_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    done = invoke(*arguments)
+    assert done.exit_code == 2, done.output
+    assert "error: " in done.stderr
+    assert isinstance(done.exception, SystemExit)
+
+
+def test_a_process_ends_with_that_sentence_and_exit_code(tmp_path: Path) -> None:
+    """As a script meets it."""
     done = subprocess.run(
-        [sys.executable, "-m", "inspection.cli", *arguments],
+        [sys.executable, "-m", "inspection.cli", "product", "show", "nobody"],
         env={"PATH": "/usr/bin:/bin", "ESCAPEMENT_STATE": str(tmp_path / "state"), "HOME": str(tmp_path)},
         cwd=Path(__file__).parents[1],
         capture_output=True,
