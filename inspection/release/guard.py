@@ -14,12 +14,12 @@ import numpy.typing as npt
 from scipy import stats
 from scipy.special import expit, logit
 
-from inspection.models.novelty import LEAST_PARTS
-
 GUARD_SHARE = 0.002
 """Share of good parts a guard may turn INCONCLUSIVE beside what the scores reject."""
 STATED_SHARE = 0.01
 """Share of good parts that a novelty of 0.5 is reached by (`inspection.models.novelty`)."""
+LEAST_FITTED = 10
+"""Held-out parts without which nothing is fitted."""
 _CLIP = 1e-6
 _LEAST_SPREAD = 1e-6
 
@@ -35,13 +35,13 @@ def unfamiliar_limit(
     """`Recipe.unfamiliar` for which about ``share`` of unseen good parts are turned away, in (0, 1].
 
     ``novelty``: N values in [0, 1] of good pictures on ``parts``, held out from all learning. With fewer than
-    `LEAST_PARTS` parts nothing is fitted: the novelty's own calibration stands.
+    `LEAST_FITTED` parts nothing is fitted: the novelty's own calibration stands.
     """
     stated = stated_limit(share)
     worst: dict[str, float] = {}
     for part, value in zip(parts, novelty, strict=True):
         worst[part] = max(worst.get(part, 0.0), float(value))
-    if len(worst) < LEAST_PARTS:
+    if len(worst) < LEAST_FITTED:
         return stated
     odds = logit(np.clip(list(worst.values()), _CLIP, 1 - _CLIP))
     if np.ptp(odds) < _LEAST_SPREAD:

@@ -224,7 +224,8 @@ def log_cold_start(settings: Settings, run: Run, material: Material, candidate: 
         "cold_start": "yes",
     }
     registry = Registry(settings.mlflow_url)
-    return candidate.with_(edge_version=registry.register(edge_name(candidate.product), model, run=run, tags=tags))
+    version = registry.register(edge_name(candidate.product), model, run=run, tags=tags)
+    return candidate.with_(edge_version=version, comparison=registry.experiment_page(candidate.product))
 
 
 def log_gate_2(

@@ -39,8 +39,11 @@ class Figure:
 def rebuild(store: Store, candidate: Candidate, say: Say) -> list[Figure]:
     """Train and judge the candidate's teacher anew; replay its bundle, where it has one, on the golden parts.
 
-    UsageError for a run that was made before candidates kept their product, or never judged.
+    UsageError for a run that was made before candidates kept their product, or never judged, and for a cold start, which
+    trained nothing.
     """
+    if candidate.cold_start:
+        raise UsageError(f"run {candidate.run_id} is a cold start: nothing was trained that could be trained anew")
     if candidate.definition is None or candidate.golden_1 is None:
         raise UsageError(f"run {candidate.run_id} did not keep what it was made from: train it anew with this version")
     material = replace(Material.load(store, candidate.product, candidate.snapshot), product=candidate.definition)

@@ -38,6 +38,7 @@ from inspection.stages.due import Due, is_due
 from inspection.stages.heritage import student_of_champion, teacher_of_champion
 from inspection.stages.material import Material
 from inspection.stages.prove import prove
+from inspection.stages.rebuild import rebuild
 from inspection.stages.shrink import build
 from inspection.stages.teach import teach
 from inspection.store.session import Store
@@ -218,7 +219,9 @@ def test_gate_2_bounds_overkill_and_says_it_knows_nothing_of_escapes(day: Day) -
     }
     assert "escape 0 of 0 defective parts" in answer.why
     assert answer.need_more_defective > 0
-    assert answer.why in account_of(day.settings, day.store, day.candidate, "Cold start.")
+    account = account_of(day.settings, day.store, day.candidate, "Cold start.")
+    assert answer.why in account
+    assert f"[compared in MLflow]({day.settings.mlflow_url}/#/experiments/" in account
 
 
 def test_weights_that_have_learnt_nothing_are_refused(day: Day) -> None:
@@ -248,6 +251,8 @@ def test_one_that_rejects_too_many_good_parts_is_not_signed(day: Day) -> None:
     trained = day.candidate.model_copy(update={"cold_start": False})
     with pytest.raises(UsageError, match="gate 2 said INSUFFICIENT"):
         deploy.sign(day.settings, day.store, trained)
+    with pytest.raises(UsageError, match="nothing was trained"):
+        rebuild(day.store, day.candidate, lambda _: None)
 
 
 @dataclass(frozen=True)
