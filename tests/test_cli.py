@@ -437,3 +437,15 @@ def test_a_folder_of_pictures_shows_what_augmentation_makes_of_it(tmp_path: Path
     assert "end it in .png" in invoke(*asked, str(tmp_path / "sheet.txt")).stderr
     (tmp_path / "photos" / "bent").rename(tmp_path / "photos" / "ok" / "all")
     assert "some defective ones are needed" in invoke(*asked, str(out)).stderr
+
+
+def test_a_cold_start_that_cannot_be_is_wrong_usage(settings: Settings) -> None:
+    """Weights that have learnt nothing, nothing on the lines that could be allowed to judge, and no such product."""
+    untaught = LID.model_copy(update={"train": LID.train.model_copy(update={"pretrained": "none"})})
+    with opened(settings) as store, store.begin() as session:
+        save_product(session, untaught)
+    told = invoke("cold-start", "--product", "lid")
+    assert (told.exit_code, "needs weights that have learnt from other pictures" in told.output) == (2, True)
+    told = invoke("cold-start", "--product", "lid", "--may-judge", "we look at every part", "--who", "ann")
+    assert (told.exit_code, "no cold start of 'lid' is on the lines" in told.output) == (2, True)
+    assert invoke("cold-start", "--product", "lit").exit_code == 2

@@ -123,7 +123,7 @@ def _product(name: str, schedule: Schedule, size: int, limits: Limits, ask: int)
             epochs=16, warm_epochs=14, learning_rate=4e-3, max_balanced_accuracy_drop=0.03, min_agreement=0.95
         ),
         collect=CollectPlan(max_tasks_per_run=ask, max_open_tasks=2 * ask, audit_share=0.5, disagree_share=0.3),
-        retrain=RetrainPlan(min_new_labels=round(0.85 * ask)),
+        retrain=RetrainPlan(min_new_labels=round(0.85 * ask), cold_start_good=None),
         rollout=RolloutPlan(first_group=[STATIONS[0]], success_verdicts=10, timeout_seconds=300.0),
         schedule=QUICK,
     )
