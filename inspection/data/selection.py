@@ -64,7 +64,7 @@ def choose(session: Session, product: str | Product, *, budget: int, rng: random
     doubted = [c for c in others if c.decision in _DOUBTED]
     _take(taken, AUDIT, _shuffled(audits, rng), round(room * plan.audit_share))
     _take(taken, DISAGREE, _shuffled(doubted, rng), round(room * plan.disagree_share))
-    _take(taken, NOVEL, _by_novelty(others), round(room * plan.novel_share))
+    _take(taken, NOVEL, _by_novelty(others), min(round(room * plan.novel_share), room - len(taken)))
     _take(taken, UNCERTAIN, sorted(others, key=lambda c: (-c.doubt, c.picture)), room - len(taken))
     _take(taken, AUDIT, _shuffled(audits, rng), room - len(taken))
     return list(taken.values())

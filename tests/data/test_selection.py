@@ -110,6 +110,17 @@ def test_a_share_goes_to_the_most_novel_however_sure_their_scores(store: Store, 
     assert novel == [number for number in reversed(range(40)) if number not in others][:4]
 
 
+def test_shares_that_fill_the_budget_leave_none_to_novelty(store: Store, judge: Callable[..., str]) -> None:
+    """A plan of before, half audits and half disagreements: the budget stays what it is."""
+    plan = PRODUCT.collect.model_copy(update={"audit_share": 0.5, "disagree_share": 0.5})
+    with store.begin() as session:
+        save_product(session, PRODUCT.model_copy(update={"collect": plan}))
+    for number in range(20):
+        judge(number, "NG", 0.99, novelty=0.9)
+        judge(100 + number, "OK", 0.3, novelty=0.9)
+    assert Counter(c.why for c in chosen(store, 10)) == {"audit": 5, "disagree": 5}
+
+
 def test_a_cold_start_s_own_score_is_its_novelty(store: Store, judge: Callable[..., str]) -> None:
     """Before any label the most unusual pictures are asked about first."""
     plan = PRODUCT.collect.model_copy(update={"audit_share": 0.0, "disagree_share": 0.0, "novel_share": 1.0})
