@@ -19,13 +19,13 @@ import torch
 from numpy.typing import NDArray
 
 from inspection.contracts import Decision, Limits, Recipe, decide
+from inspection.data.pictures import decode_bgr
 from inspection.data.product import AugmentPlan, Product, TrainPlan
 from inspection.data.snapshot_record import Example, Snapshot, Split
 from inspection.models.deploy import GuardedGraph
 from inspection.models.novelty import learn_novelty
 from inspection.release.guard import GUARD_SHARE, unfamiliar_limit
 from inspection.release.thresholds import calibrate
-from inspection.training.cache import decode_frame
 from inspection.training.fit import train
 from inspection.training.record import Trained
 from tests.benchmarks.sets import GOOD, MOBILENET, MOBILENET_WEIGHTS, RealSet
@@ -54,7 +54,7 @@ def guarded(real: RealSet, snapshot: Snapshot, trained: Trained) -> GuardedGraph
     """The trained network with the novelty of its own features, learnt from its good training pictures."""
     graph = trained.deploy_graph()
     good = [e for e in snapshot.of(Split.TRAIN) if e.label == snapshot.good_class]
-    frames = (torch.from_numpy(decode_frame(real.picture(e.picture), None))[None] for e in good)
+    frames = (torch.from_numpy(decode_bgr(real.picture(e.picture)))[None] for e in good)
     return GuardedGraph(graph, learn_novelty(graph.net, frames, [e.part for e in good])).eval()
 
 
@@ -63,7 +63,7 @@ def ask(graph: GuardedGraph, real: RealSet, examples: Sequence[Example]) -> Rows
     rows = []
     with torch.inference_mode():
         for example in examples:
-            scores, _, novelty = graph(torch.from_numpy(decode_frame(real.picture(example.picture), None))[None])
+            scores, _, novelty = graph(torch.from_numpy(decode_bgr(real.picture(example.picture)))[None])
             rows.append((scores[0].numpy(), float(novelty[0])))
     return np.stack([scores for scores, _ in rows]), np.array([value for _, value in rows], np.float32)
 

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from inspection.data.pictures import decode_bgr
 from inspection.data.snapshot_record import Split
 from inspection.models import catalogue
 from inspection.models.deploy import DeployGraph
@@ -17,7 +18,6 @@ from inspection.models.network import InspectionNet
 from inspection.release.export import export_onnx
 from inspection.release.measure import scores_of
 from inspection.release.quantize import quantize_int8
-from inspection.training.cache import decode_frame
 from inspection.training.distil import distil
 from inspection.training.fit import train
 from inspection.training.qat import _as_seen, train_rounded
@@ -145,7 +145,7 @@ def test_training_with_rounding_gives_a_plain_student(tmp_path: Path) -> None:
     student = distil(teacher, snapshot, plan, files.__getitem__, tmp_path / "student")
     plan = plan.model_copy(update={"student": plan.student.model_copy(update={"qat_epochs": 2})})
     where = tmp_path / "rounded"
-    shown = [decode_frame(files[e.picture], None) for e in snapshot.of(Split.TRAIN)]
+    shown = [decode_bgr(files[e.picture]) for e in snapshot.of(Split.TRAIN)]
     made = train_rounded(student, teacher, snapshot, plan, files.__getitem__, where, shown)
     assert (made.backbone, len(made.history)) == (student.backbone, 2)
     assert made.started_from.startswith("trained with rounding for 2 epochs; distilled from test_resnet")
