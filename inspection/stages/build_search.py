@@ -7,7 +7,6 @@ process of its runtime alone; training with rounding begins only where no other 
 """
 
 import logging
-import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -34,6 +33,7 @@ log = logging.getLogger(__name__)
 
 SCREENING_RUNS, TIMING_RUNS = 20, 100
 FINALISTS = 3
+_MEASURED_SIZES = 64
 HISTOGRAM_PICTURES = 32  # each costs three times what minmax does, and says much more
 
 Frames = Sequence[NDArray[np.uint8]]
@@ -86,11 +86,9 @@ def check_runtimes(plan: StudentPlan) -> None:
 
 
 def calibration_frames(material: Material) -> Frames:
-    """The same sample of the training side for every build."""
-    training = material.of(Split.TRAIN)
-    count = min(material.product.student.calibration_pictures, len(training))
-    chosen = random.Random(material.product.train.seed).sample(training, count)  # noqa: S311 - a sample, not a secret
-    return material.frames(chosen)
+    """The same sample of the training side for every build: as many pictures as the plan says, or tiles of pictures."""
+    plans = material.product
+    return material.frames(material.of(Split.TRAIN)).sample(plans.student.calibration_pictures, plans.train.seed)
 
 
 def quantize(exact: Path, frames: Frames, quantizer: str, out: Path) -> None:
@@ -292,6 +290,6 @@ class Search:
 
 
 def _typical(frames: Frames) -> tuple[int, int, int]:
-    sizes = sorted((f.shape for f in frames), key=lambda s: s[0] * s[1])
+    sizes = sorted((f.shape for f in frames[:_MEASURED_SIZES]), key=lambda s: s[0] * s[1])
     height, width, _ = sizes[len(sizes) // 2]
     return int(height), int(width), 3

@@ -1,7 +1,9 @@
 """What several stages read: product, snapshot, pictures, and the frames a model is shown."""
 
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Self, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +19,44 @@ from inspection.training.cache import decode_tiles
 
 Say = Callable[[str], None]
 """Where a stage tells what it is doing, in words."""
+
+
+class Frames(Sequence[NDArray[np.uint8]]):
+    """The uint8 ``[H, W, 3]`` BGR frames a model is shown of some examples: of the region of interest, each tile after the
+    other. Decoded when they are asked for, a picture at a time: those of a large camera do not fit into memory."""
+
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        picture: Callable[[str], bytes],
+        product: Product,
+        places: Sequence[int] | None = None,
+    ) -> None:
+        self._examples, self._picture, self._product = examples, picture, product
+        self._tiles = tile_count(product)
+        self._places = range(len(examples) * self._tiles) if places is None else places
+        self._open: tuple[int, list[NDArray[np.uint8]]] = (-1, [])
+
+    def sample(self, count: int, seed: int) -> Self:
+        """``count`` of them, or all where there are fewer, by a seed."""
+        chosen = random.Random(seed).sample(self._places, min(count, len(self)))  # noqa: S311 - a sample, not a secret
+        return type(self)(self._examples, self._picture, self._product, chosen)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, place: int) -> NDArray[np.uint8]: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[NDArray[np.uint8]]: ...
+    def __getitem__(self, place: int | slice) -> NDArray[np.uint8] | list[NDArray[np.uint8]]:
+        if isinstance(place, slice):
+            return [self[one] for one in range(*place.indices(len(self)))]
+        number, tile = divmod(self._places[place], self._tiles)
+        if number != self._open[0]:
+            tiles = decode_tiles(self._picture(self._examples[number].picture), self._product)
+            self._open = (number, [frame for _, frame in tiles])
+        return self._open[1][tile]
 
 
 @dataclass(frozen=True)
@@ -41,9 +81,9 @@ class Material:
         """A picture's file bytes; MissingPictureError when they are gone."""
         return self.store.blobs.get(f"pictures/{sha256}")
 
-    def frames(self, examples: Sequence[Example]) -> list[NDArray[np.uint8]]:
-        """The uint8 ``[H, W, 3]`` BGR frames a model is shown: region of interest, each of its tiles after the other."""
-        return [frame for e in examples for _, frame in decode_tiles(self.picture(e.picture), self.product)]
+    def frames(self, examples: Sequence[Example]) -> Frames:
+        """What a model is shown of the examples."""
+        return Frames(examples, self.picture, self.product)
 
     @property
     def tiles(self) -> int:
