@@ -9,9 +9,16 @@ from matplotlib import pyplot
 from matplotlib.figure import Figure
 
 from inspection.contracts import Limits
-from inspection.release.plots import confusion_figure, escape_overkill_figure, offenders_figure, worst_offenders
+from inspection.release.plots import (
+    confusion_figure,
+    escape_overkill_figure,
+    offenders_figure,
+    search_figure,
+    worst_offenders,
+)
 from inspection.release.scorecard import score
 from tests.release.making import verdict
+from tests.release.test_search import REFERENCE, measured
 
 JUDGED = [
     (verdict("a", "NG", 0.9, "dent"), "dent"),
@@ -47,6 +54,17 @@ def test_the_chosen_point_is_where_the_scorecard_says() -> None:
     figure = escape_overkill_figure(CARD, Limits(escape_rate=0.05, overkill_rate=0.1))
     dots = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
     assert (dots[0].get_xdata()[0], dots[0].get_ydata()[0]) == (pytest.approx(2 / 3), pytest.approx(2 / 3))
+
+
+def test_every_timed_build_is_a_point_and_the_shipped_one_is_ringed() -> None:
+    """By speed and points lost, one marker per runtime; what failed has no place."""
+    other = measured("minmax", runtime="openvino", speedup=2.5, accuracy_drop=0.01)
+    found = [REFERENCE, measured(), other, measured("tensor", speedup=None, error="does not load")]
+    axes = search_figure(found, other).axes[0]
+    points = sorted((x, y) for drawn in axes.collections for x, y in np.asarray(drawn.get_offsets()).tolist())
+    assert points == [(1.0, 0.0), (2.0, 0.0), (2.5, 1.0)]
+    ring = next(line for line in axes.lines if line.get_label() == "shipped")
+    assert (ring.get_xdata(), ring.get_ydata()) == ([2.5], [1.0])
 
 
 def test_figures_can_be_saved_and_leave_no_global_state(tmp_path: Path) -> None:
