@@ -274,6 +274,8 @@ class Search:
         reference = reference_of(self._found.values()).build
         for runtime in dict.fromkeys(build.runtime for build in builds):
             ours = [build for build in builds if build.runtime == runtime and build != reference]
+            if not ours and self._found[reference].latency_ms is not None:
+                continue  # alone its caches would be warmer than they were beside the others
             trials = [self._trial(reference), *(self._trial(build) for build in ours)]
             tried = time_in_turns(trials, len(self._classes), self._typical, runs)
             for build, answer in zip([reference, *ours], tried, strict=True):
