@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU behind the inference port: for stations that have it (``pip install 'escapement[openvino]'``).
+"""OpenVINO on the CPU behind the inference port: for stations that have it (``pip install openvino``).
 
 Invariants: the same verified bytes of the same ``model.onnx``, the same checks of its answers; float stays float32,
 whatever shorter floats the processor has, so that a score does not depend on where it is made.

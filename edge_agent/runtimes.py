@@ -20,7 +20,7 @@ def make_runtime(model: bytes, manifest: Manifest, *, threads: int = 1) -> Runti
     if OPENVINO not in present():
         raise LackError(
             "this bundle was built for OpenVINO, which this station does not have: "
-            "pip install 'escapement[openvino]' there, or build without it"
+            "pip install openvino there (the wheel's extra of that name), or build without it"
         )
     from edge_agent.openvino_runtime import OpenVinoRuntime  # 30 MB that other stations do not hold
 

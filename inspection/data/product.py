@@ -1,9 +1,9 @@
 """What a product is and how its loop is tuned: one frozen record per product, kept as JSON in the store."""
 
 from collections.abc import Iterator
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from inspection.contracts import Contract, Costs, Limits, Part, Region, Tiling
 from inspection.contracts.base import Name, Probability
@@ -69,6 +69,7 @@ class StudentPlan(Part):
     What is shipped is searched (`inspection.release.search`): over ``alternatives``, each of which costs a distillation of
     its own, ``quantizers``, and ``runtimes``: a station that lacks one of these refuses a bundle that was built for it.
     ``qat_epochs``: of training with rounded weights and activations, where no quantizer is within the two limits (0: none).
+    ``pretrained``: where nothing is said, "hub" in a product whose teacher takes its weights there, else "none".
     """
 
     backbone: str = "mobilenetv4_conv_small"
@@ -81,7 +82,7 @@ class StudentPlan(Part):
     qat_epochs: int = Field(default=3, ge=0)
     epochs: int = Field(default=30, ge=1)
     warm_epochs: int | None = Field(default=None, ge=1)  # instead of `epochs` when started from the champion's student
-    learning_rate: float = Field(default=2e-3, gt=0)
+    learning_rate: float | None = Field(default=None, gt=0)  # None: 2e-3, and 1e-3 for weights from other pictures
     temperature: float = Field(default=2.0, gt=0)
     hard_label_share: float = Field(default=0.3, ge=0, le=1)
     calibration_pictures: int = Field(default=128, ge=8)
@@ -152,6 +153,19 @@ class Product(Contract):
     retrain: RetrainPlan = RetrainPlan()
     rollout: RolloutPlan = RolloutPlan()
     schedule: SchedulePlan = SchedulePlan()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _student_from_where_the_teacher_is(cls, body: Any) -> Any:
+        if not isinstance(body, dict):
+            return body
+        train, student = body.get("train", {}), body.get("student", {})
+        source = train.pretrained if isinstance(train, TrainPlan) else train.get("pretrained", TrainPlan().pretrained)
+        said = student.model_fields_set if isinstance(student, StudentPlan) else student.keys()
+        if "pretrained" in said or source != "hub":
+            return body
+        given = student.model_dump(exclude_unset=True) if isinstance(student, StudentPlan) else student
+        return body | {"student": {**given, "pretrained": source}}
 
     def group_of(self, part: str, lot: str | None) -> str:
         """What a part's pictures are kept together with when sides of a split are drawn."""

@@ -32,7 +32,7 @@ SEED = 2026
 STATIONS = ("press-1", "press-2", "press-3")
 SIZES = Sizes(start=480, before=300, pool=480, after=300)
 LOOK = Look(contrast=1.8, defect_size=1.8)  # what a network learns from scratch on two cores in minutes
-_FINE_TUNING, _FINE_TUNING_STUDENT = 8e-4, 1.5e-3  # learning rates
+_FINE_TUNING, _FINE_TUNING_STUDENT = 8e-4, 1e-3  # learning rates
 _PEOPLE_ASK = 60
 _HUB_SECONDS = 3.0
 _ONE_TILE = Tiling()

@@ -81,7 +81,7 @@ def check_runtimes(plan: StudentPlan) -> None:
         if find_spec(runtime) is None:
             raise EnvironmentTroubleError(
                 f"the product wants its builds tried on {runtime}, which is not installed here: "
-                f"pip install 'escapement[{runtime}]', or take it out of the product's student.runtimes"
+                f"pip install {runtime}, or take it out of the product's student.runtimes"
             )
 
 

@@ -51,11 +51,11 @@ def distil(
         net = start.net
         epochs = start.epochs(student)
         product = product.model_copy(update={"train": shared_size(plan, teacher)})
-        data = load_data(snapshot, product, net, pictures, workdir, compute, STEPS_FROM_TEACHER)
+        data = load_data(snapshot, product, net, pictures, workdir, compute, start.steps(STEPS_FROM_TEACHER))
         master = teacher.network()
         module = Distiller(
             net,
-            start.tuning(plan, student.learning_rate),
+            start.tuning(plan, start.rate(student)),
             master,
             temperature=student.temperature,
             hard_label_share=student.hard_label_share,

@@ -20,7 +20,7 @@ from inspection.models.network import InspectionNet
 from inspection.models.preprocess import Preprocess
 from inspection.training.cache import Pictures
 from inspection.training.engine import BestEpoch, Compute, OnEpoch, choose_precision, choose_workers, fit
-from inspection.training.loading import STEPS_FROM_LABELS, SnapshotData
+from inspection.training.loading import STEPS_FROM_LABELS, STEPS_FROM_WEIGHTS, SnapshotData
 from inspection.training.module import Classifier, Tuning
 from inspection.training.record import Trained, load_trained, save_trained
 
@@ -52,7 +52,7 @@ def train(
         torch.manual_seed(plan.seed)
         start = starting_network(snapshot, plan, warm_start)
         net, origin = start.net, start.origin
-        data = load_data(snapshot, product, net, pictures, workdir, compute)
+        data = load_data(snapshot, product, net, pictures, workdir, compute, start.steps(STEPS_FROM_LABELS))
         module = Classifier(net, start.tuning(plan, plan.learning_rate))
         precision = choose_precision(plan.precision, net, compute.accelerator)
         kept = fit(
@@ -77,9 +77,9 @@ def load_data(
     pictures: Pictures,
     workdir: Path,
     compute: Compute,
-    steps: int = STEPS_FROM_LABELS,
+    steps: int,
 ) -> SnapshotData:
-    """The snapshot's pictures, decoded at the size of the plan."""
+    """The snapshot's pictures, decoded at the size of the plan; ``steps`` as for `SnapshotData`."""
     preprocess = Preprocess(product.train.height, product.train.width, net.spec.mean, net.spec.std)
     data = SnapshotData(snapshot, product.train, preprocess, choose_workers(compute), steps)
     data.decode(pictures, workdir, product)
@@ -88,6 +88,7 @@ def load_data(
 
 _KEPT_SECONDS = 24 * 3600.0
 _BOOKMARK = 2  # what is written in one; others are not gone on from
+FRESH_RATE, BORROWED_RATE = 2e-3, 1e-3  # of a student
 PROBE_EPOCHS = 2  # for weights that came from other pictures (README.md has the figures)
 
 
@@ -110,6 +111,16 @@ class Start:
             probe_epochs=plan.probe_epochs if plan.probe_epochs is not None else PROBE_EPOCHS if self.borrowed else 0,
             average_share=plan.average_share,
         )
+
+    def steps(self, from_nothing: int) -> int:
+        """How many an epoch has at least: learnt weights want full batches more than steps."""
+        return STEPS_FROM_WEIGHTS if self.borrowed else from_nothing
+
+    def rate(self, plan: StudentPlan) -> float:
+        """A student's learning rate."""
+        if plan.learning_rate is not None:
+            return plan.learning_rate
+        return BORROWED_RATE if self.borrowed else FRESH_RATE
 
     def epochs(self, plan: TrainPlan | StudentPlan) -> int:
         """How long to train: less from a champion's weights, where the plan says so."""

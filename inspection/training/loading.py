@@ -32,6 +32,7 @@ Batch = tuple[Tensor, Tensor, Tensor, list[int]]
 """Tiles ``[M, 3, h, w]``, class indices ``[B]``, places ``[M, h, w]``, and how many tiles each of the B has."""
 STEPS_FROM_LABELS = 48  # an epoch has at least: small sets take small batches, steps are what they lack (README.md)
 STEPS_FROM_TEACHER = 24  # a teacher's answers say more than labels, and small networks are slow on small batches
+STEPS_FROM_WEIGHTS = 8  # learnt from other pictures: small batches spoil them (README.md)
 MIN_BATCH = 8
 BALANCE = 0.5  # 0: as collected, 1: every class equally often; between, a handful of pictures is not learnt by heart
 

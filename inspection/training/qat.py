@@ -25,7 +25,7 @@ from inspection.models.preprocess import Preprocess
 from inspection.training.cache import Pictures
 from inspection.training.distil import shared_size, student_plan
 from inspection.training.engine import Compute, OnEpoch, fit
-from inspection.training.fit import keep, load_data
+from inspection.training.fit import FRESH_RATE, keep, load_data
 from inspection.training.loading import STEPS_FROM_TEACHER
 from inspection.training.module import Distiller, Tuning
 from inspection.training.record import Trained
@@ -83,7 +83,7 @@ def train_rounded(
         )
         module = _RoundedDistiller(
             net,
-            Tuning(SLOWER * plan.learning_rate, product.train.weight_decay),
+            Tuning(SLOWER * (plan.learning_rate or FRESH_RATE), product.train.weight_decay),
             teacher.network(),
             temperature=plan.temperature,
             hard_label_share=plan.hard_label_share,

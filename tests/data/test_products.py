@@ -2,7 +2,7 @@
 
 import pytest
 
-from inspection.data.product import Product, SchedulePlan, unknown_fields
+from inspection.data.product import Product, SchedulePlan, StudentPlan, TrainPlan, unknown_fields
 from inspection.data.products import (
     add_station,
     list_products,
@@ -105,3 +105,24 @@ def test_a_retired_device_is_forgotten(store: Store) -> None:
         assert retire_device(session, "cam-1") == "s1"
         session.flush()
         assert session.get(DeviceRow, "cam-1") is None
+
+
+@pytest.mark.parametrize(
+    ("body", "source"),
+    [
+        ({}, "hub"),
+        ({"student": {"epochs": 3}}, "hub"),
+        ({"student": StudentPlan(epochs=3)}, "hub"),
+        ({"student": {"pretrained": "none"}}, "none"),
+        ({"student": StudentPlan(pretrained="none")}, "none"),
+        ({"train": {"pretrained": "none"}}, "none"),
+        ({"train": TrainPlan(pretrained="/srv/w.pth"), "student": {}}, "none"),
+    ],
+)
+def test_a_student_begins_where_its_teacher_does_unless_told_otherwise(body: dict[str, object], source: str) -> None:
+    """Learnt weights are most of what a student needs; who has no hub says so of the teacher, and is not asked twice."""
+    limits = {"escape_rate": 0.1, "overkill_rate": 0.1}
+    made = Product.model_validate({"name": "lid", "good_class": "ok", "classes": ["ok", "dent"], "limits": limits, **body})
+    assert made.student.pretrained == source
+    assert made.student.epochs in {3, StudentPlan().epochs}
+    assert Product.model_validate(made.model_dump(mode="json")) == made

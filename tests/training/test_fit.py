@@ -180,21 +180,22 @@ def test_teacher_and_student_of_other_sizes_see_the_same_crop(
     """What each is given is the one augmented picture, resized by the product's own resize for whoever is smaller."""
     snapshot, files = snapshot_and_files
     plan = product()
-    student = plan.student.model_copy(update={"height": 48, "width": 24, "epochs": 1})
+    student = plan.student.model_copy(update={"height": 64, "width": 48, "epochs": 1})
     seen: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
     transfer = Distiller.on_after_batch_transfer
 
     def watched(module: Distiller, batch: Any, index: int) -> Any:
         ready = transfer(module, batch, index)
         if module.training:
-            seen.append((batch[0], ready[0], ready[3]))
+            seen.append((batch[0], ready[0], ready[4]))
         return ready
 
     monkeypatch.setattr(Distiller, "on_after_batch_transfer", watched)
     made = distil(teacher, snapshot, plan.model_copy(update={"student": student}), files.__getitem__, tmp_path)
-    assert (made.height, made.width) == (48, 24)
+    assert (made.height, made.width) == (64, 48)
     for given, to_student, to_teacher in seen:
-        assert given.shape[1:] == (3, 48, 32)  # the larger of 32 x 32 and 48 x 24, side by side
+        assert given.shape[1:] == (3, 64, 48)  # the larger of both
+        assert to_teacher.shape[1:] == (3, 32, 32)
         frame = given.permute(0, 2, 3, 1)
         torch.testing.assert_close(to_student, made.preprocess()(frame))
         torch.testing.assert_close(to_teacher, teacher.preprocess()(frame))

@@ -19,7 +19,7 @@ from inspection.models import catalogue
 from inspection.training.cache import Pictures
 from inspection.training.engine import BestEpoch, Compute, choose_workers, fit, workers_for
 from inspection.training.fit import load_data
-from inspection.training.loading import SnapshotData
+from inspection.training.loading import STEPS_FROM_LABELS, SnapshotData
 from inspection.training.module import Classifier, Tuning
 from tests.training.pictures import parts, product
 
@@ -69,7 +69,8 @@ def network() -> Any:
 def data(network: Any, tmp_path_factory: pytest.TempPathFactory) -> SnapshotData:
     """Thirty-two parts: three steps an epoch."""
     snapshot, files = parts(32)
-    return load_data(snapshot, product(), network, files.__getitem__, tmp_path_factory.mktemp("data"), EACH_STEP)
+    pictures, workdir = files.__getitem__, tmp_path_factory.mktemp("data")
+    return load_data(snapshot, product(), network, pictures, workdir, EACH_STEP, STEPS_FROM_LABELS)
 
 
 def trained(module: Classifier, data: SnapshotData, bookmark: Path, told: list[int] | None = None) -> BestEpoch:
