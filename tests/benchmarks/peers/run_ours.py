@@ -1,0 +1,177 @@
+"""The product itself, in the same budget: a teacher and its student, shipped in int8; or what good pictures alone tell.
+
+    python -m tests.benchmarks.peers.run_ours TASK ANSWER [STUDENT | "cold"]
+
+The default recipe: teacher and student train for equally many epochs. What an epoch of each costs is tried first on a few
+steps, which count.
+"""
+
+import random
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from inspection.contracts import Limits, sha256_hex
+from inspection.data.product import AugmentPlan, Product, StudentPlan, TrainPlan
+from inspection.data.snapshot_record import Example, Snapshot, Split
+from inspection.models import catalogue
+from inspection.models.deploy import ColdStartGraph
+from inspection.models.network import InspectionNet
+from inspection.models.novelty import learn_novelty
+from inspection.release.export import Graph, export_onnx
+from inspection.release.measure import session_of
+from inspection.release.quantize import quantize_int8
+from inspection.training.distil import distil
+from inspection.training.fit import train
+from inspection.training.loading import STEPS_FROM_LABELS, STEPS_FROM_TEACHER, batch_size
+from tests.benchmarks.peers.protocol import Clock, Device, Task, Told, frame_of, on_device, on_one_core
+from tests.benchmarks.sets import MOBILENET
+
+_MARGIN = 0.97  # of the budget: an epoch is not divided
+
+
+class Ours:
+    """A task as the product's own snapshot and plans."""
+
+    def __init__(self, task: Task, student: str) -> None:
+        self.task, self._paths = task, {}
+        examples = [
+            self._example(path, label, side)
+            for side, pictures in ((Split.TRAIN, task.train), (Split.VALIDATION, task.validation))
+            for path, label in pictures
+        ]
+        ordered = sorted(examples, key=lambda e: e.picture)
+        self.snapshot = Snapshot(product="peers", good_class=task.classes[0], classes=task.classes, examples=ordered)
+        weights = task.weights or "none"
+        self._plan = TrainPlan(
+            backbone=MOBILENET, pretrained=weights, height=task.side, width=task.side, seed=task.seed,
+            augment=AugmentPlan(rotate_90=True),
+        )  # fmt: skip
+        self._student = StudentPlan(backbone=student, pretrained=weights if student == MOBILENET else "none")
+
+    def _example(self, path: str, label: str, side: Split) -> Example:
+        digest = sha256_hex(Path(path).read_bytes())
+        self._paths[digest] = Path(path)
+        return Example(picture=digest, label=label, part=digest, group=digest, split=side)
+
+    def picture(self, digest: str) -> bytes:
+        """A picture's file."""
+        return self._paths[digest].read_bytes()
+
+    def product(self, epochs: int) -> Product:
+        """Its networks train so long."""
+        taught = {"epochs": epochs, "patience": epochs}
+        return Product(
+            name="peers", good_class=self.task.classes[0], classes=self.task.classes,
+            limits=Limits(escape_rate=0.05, overkill_rate=0.05), train=self._plan.model_copy(update=taught),
+            student=self._student.model_copy(update={"epochs": epochs}),
+        )  # fmt: skip
+
+    def calibration(self) -> list[NDArray[np.uint8]]:
+        """A sample of the training side."""
+        paths = [path for path, _ in self.task.train]
+        chosen = random.Random(0).sample(paths, min(len(paths), self._student.calibration_pictures))
+        return [frame_of(path) for path in chosen]
+
+
+def seconds_of_epochs(ours: Ours) -> tuple[float, float]:
+    """Processor seconds of an epoch of the teacher and of the student, from a few steps of each."""
+    task, product = ours.task, ours.product(1)
+    shape = {"height": task.side, "width": task.side}
+    master = catalogue.build(product.train.backbone, len(task.classes), pretrained="none", **shape)
+    student = catalogue.build(product.student.backbone, len(task.classes), pretrained="none", **shape)
+    found = []
+    for net, steps, teacher in ((master, STEPS_FROM_LABELS, None), (student, STEPS_FROM_TEACHER, master.eval())):
+        size = batch_size(len(task.train), product.train.batch_size, steps)
+        one = _seconds_of_step(net.train(), torch.rand(size, 3, task.side, task.side), teacher)
+        found.append(one * (len(task.train) / size + len(task.validation) / size / 3))  # no gradients: a third of the work
+    return found[0], found[1]
+
+
+def _seconds_of_step(net: InspectionNet, batch: torch.Tensor, teacher: InspectionNet | None) -> float:
+    net, batch = net.to(memory_format=torch.channels_last), batch.contiguous(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(net.parameters(), fused=True)
+    taken = []
+    for _ in range(5):
+        started = time.process_time()
+        if teacher is not None:
+            with torch.no_grad():
+                teacher.eval()(batch)
+        optimizer.zero_grad()
+        sum(out.square().mean() for out in net.train()(batch)).backward()
+        optimizer.step()
+        taken.append(time.process_time() - started)
+    return float(np.median(taken[1:]))
+
+
+def in_budget(ours: Ours, clock: Clock, folder: Path) -> tuple[Graph, float, list[str]]:
+    """The student's graph, and its epochs. As far as the teacher's forecast was wrong, the student's is."""
+    of_teacher, of_student = seconds_of_epochs(ours)
+    epochs = max(2, int(clock.left * _MARGIN / (of_teacher + of_student)))
+    before = clock.cpu
+    teacher = train(ours.snapshot, ours.product(epochs), ours.picture, folder / "teacher")
+    took = clock.cpu - before
+    left = int(clock.left * _MARGIN / (of_student * took / (epochs * of_teacher)))
+    before = clock.cpu
+    student = distil(teacher, ours.snapshot, ours.product(max(2, left)), ours.picture, folder / "student")
+    weights = "from the given weights" if ours.task.weights else "from random weights"
+    same = "the same" if ours.product(1).student.pretrained != "none" else "random weights"
+    notes = [
+        f"teacher {_short(MOBILENET)} {weights}, {epochs} epochs, {took:.0f} CPU s",
+        f"student {_short(student.backbone)} from {same}, {left} epochs, {clock.cpu - before:.0f} CPU s",
+    ]
+    return student.deploy_graph(), left, notes
+
+
+def _short(backbone: str) -> str:
+    return backbone.partition("?")[0]
+
+
+def cold(task: Task) -> Graph:
+    """Novelty, learnt from good pictures alone."""
+    net = catalogue.build(MOBILENET, 2, pretrained=str(task.weights), height=task.side, width=task.side).eval()
+    good = [path for path, label in task.train if label == task.classes[0]]
+    batches = (torch.from_numpy(np.ascontiguousarray(frame_of(path)))[None] for path in good)
+    return ColdStartGraph(net, learn_novelty(net, batches, good, seed=task.seed)).eval()
+
+
+def device(kind: str, path: Path, task: Task) -> Device:
+    """A file in ONNX Runtime, one thread: the frame goes in as it is."""
+    session = session_of(path)
+
+    def predict(frame: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return session.run(["scores"], {"frame": frame[None]})[0][0]
+
+    return on_device(f"{kind}, ONNX Runtime", predict, task, path.stat().st_size)
+
+
+def main(asked: Path, answer: Path, student: str) -> None:
+    """See the module."""
+    task = Task.read(asked)
+    torch.manual_seed(task.seed)
+    with tempfile.TemporaryDirectory() as name:
+        folder, clock = Path(name), Clock(task.cpu_seconds)
+        if student == "cold":
+            graph, epochs, notes = cold(task), 1, ["novelty: good pictures alone"]
+            ours = Ours(task, StudentPlan().backbone)
+        else:
+            ours = Ours(task, student)
+            graph, epochs, notes = in_budget(ours, clock, folder)
+        wall, cpu = clock.wall, clock.cpu
+        exact, small = folder / "float.onnx", folder / "int8.onnx"
+        export_onnx(graph, exact)
+        quantize_int8(exact, (f[None] for f in ours.calibration()), small)
+        on_one_core()
+        devices = [device("float", exact, task), device("int8", small, task)]
+    versions = {name: version(name) for name in ("escapement", "torch", "timm", "onnxruntime")}
+    Told("ours", wall, cpu, epochs, devices, versions, notes).write(answer)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else StudentPlan().backbone)
