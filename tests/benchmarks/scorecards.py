@@ -93,10 +93,14 @@ class Asked:
     def _weights(self, backbone: str) -> str:
         return str(MOBILENET_WEIGHTS) if self.pretrained == "file" and backbone == MOBILENET else "none"
 
-    @property
-    def name(self) -> str:
-        """A folder's."""
-        return "-".join("".join(c if c.isalnum() else "_" for c in str(value)) for value in asdict(self).values())
+    def folder(self, below: Path, who: str) -> Path:
+        """A network's own; students of one teacher find it again."""
+        told = asdict(self)
+        if who == "teacher":
+            told = {name: value for name, value in told.items() if not name.startswith("student")}
+        folder = below / "-".join([who, *("".join(c if c.isalnum() else "_" for c in str(v)) for v in told.values())])
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
 
 
 @dataclass(frozen=True)
@@ -174,9 +178,7 @@ def shipped(name: str, spent: tuple[float, float], pair: tuple[Path, Path], fram
 def judges(asked: Asked, real: RealSet, snapshot: Snapshot, work: Path) -> Iterator[Judge]:
     """Teacher, its files, and the student's files; a student has cost its teacher's training, too."""
     product, frames = asked.product(snapshot.classes), Frames(real, snapshot)
-    ours = {name: work / asked.name / name for name in ("teacher", "student")}
-    for folder in ours.values():
-        folder.mkdir(parents=True, exist_ok=True)
+    ours = {who: asked.folder(work, who) for who in ("teacher", "student")}
     teacher = timed(ours["teacher"], lambda: train(snapshot, product, real.picture, ours["teacher"]))
     spent = (teacher.wall, teacher.cpu)
     sides = [predict(teacher.trained, snapshot.of(s), real.picture) for s in (Split.VALIDATION, Split.GOLDEN)]
