@@ -187,6 +187,6 @@ def test_a_runtime_that_is_not_there_stops_the_build_in_words(chosen: tuple[Chos
 def test_a_missing_runtime_is_told_before_anything_is_distilled(monkeypatch: pytest.MonkeyPatch) -> None:
     """With what to install; a plan without it needs nothing."""
     monkeypatch.setattr("inspection.stages.build_search.find_spec", lambda name: None if name == "openvino" else object())
-    with pytest.raises(EnvironmentTroubleError, match=r"pip install 'escapement\[openvino\]'"):
+    with pytest.raises(EnvironmentTroubleError, match="pip install openvino"):
         check_runtimes(PLAN)
     check_runtimes(StudentPlan())
