@@ -5,14 +5,14 @@
 
 Trains, distils, exports and quantizes with the product's own functions, without servers; learns from the set's training
 side (a fifth of it validates) and judges on its test side. ``--pretrained file`` is the MobileNetV2 beside the sets, for
-whichever of the two networks has that name; others start from random weights. ``--per-class`` takes fewer pictures.
-Rows that ``--out`` holds already are not measured again, and networks that ``--work`` holds are not trained again.
+whichever of the two networks has that name; others start from random weights. ``--per-class`` takes fewer pictures,
+``--tiles 3x3+40`` cuts each into tiles, as a product's tiling does. Rows that ``--out`` holds already are not measured
+again, and networks that ``--work`` holds are not trained again.
 """
 
 import argparse
 import csv
 import json
-import random
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,18 +21,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from inspection.contracts import Limits
+from inspection.cli.common import TilesType
+from inspection.contracts import Limits, tile_count
 from inspection.data.product import AugmentPlan, Product, StudentPlan, TrainPlan
 from inspection.data.snapshot_record import Example, Snapshot, Split
+from inspection.models.tiles import worst_tile
 from inspection.release.evaluate import judged
 from inspection.release.export import export_onnx
 from inspection.release.measure import Latency, compare_latency, scores_of
 from inspection.release.quantize import quantize_int8
 from inspection.release.scorecard import score
 from inspection.release.thresholds import calibrate
-from inspection.training.cache import decode_frame
+from inspection.stages.material import Frames
 from inspection.training.distil import distil
 from inspection.training.fit import train
 from inspection.training.predict import predict
@@ -44,12 +45,13 @@ PUBLISHED = {
     "elpv": "accuracy 88.4 % (VGG-19, Deitsch 2019; another split)",
     "xsdd": "accuracy 95.1 % (RepVGG+SA, Feng 2021; another split)",
     "deeppcb_crops": "none of crops (whole boards: 98.6 % mAP)",
+    "deeppcb_boards": "98.6 % mAP, 98.2 % F (detection, with the template as a second input)",
 }
 STUDENT = StudentPlan().backbone
 _LIMITS = Limits(escape_rate=0.05, overkill_rate=0.05)
 _RUNS = 100
 SHOWN = (
-    "set", "px", "per class", "judge", "accuracy", "balanced accuracy", "macro F1", "AUROC",
+    "set", "px", "tiles", "per class", "judge", "accuracy", "balanced accuracy", "macro F1", "AUROC",
     "escape at 5% overkill, curve", "escape at 2% overkill, curve", "threshold of validation at 5%: escape",
     "threshold of validation at 5%: overkill", "equal verdicts", "CPU s", "ms", "best ms", "bytes", "published",
 )  # fmt: skip
@@ -68,6 +70,7 @@ class Asked:
     pretrained: str = "file"
     per_class: int | None = None
     seed: int = 0
+    tiles: str = "1x1"
 
     @property
     def plan(self) -> TrainPlan:
@@ -87,7 +90,13 @@ class Asked:
         """As little of a product as a training needs."""
         student = StudentPlan(backbone=self.student, pretrained=self._weights(self.student), epochs=self.student_epochs)
         return Product(
-            name=self.set, good_class=GOOD[self.set], classes=classes, limits=_LIMITS, train=self.plan, student=student
+            name=self.set,
+            good_class=GOOD[self.set],
+            classes=classes,
+            limits=_LIMITS,
+            train=self.plan,
+            student=student,
+            tiling=TilesType().convert(self.tiles, None, None),
         )
 
     def _weights(self, backbone: str) -> str:
@@ -138,55 +147,59 @@ def timed(folder: Path, learn: Callable[[], Trained]) -> Timed:
     return Timed(trained, **took)
 
 
-class Frames:
-    """The frames of a snapshot's sides, as a device is given them."""
+@dataclass(frozen=True)
+class Shown:
+    """What files of one snapshot are shown, and how what they say becomes scores of pictures."""
 
-    def __init__(self, real: RealSet, snapshot: Snapshot) -> None:
-        self._real, self.snapshot = real, snapshot
+    real: RealSet
+    snapshot: Snapshot
+    product: Product
 
-    def of(self, side: Split) -> list[NDArray[np.uint8]]:
-        """uint8 ``[H, W, 3]`` each."""
-        return self.shown(self.snapshot.of(side))
+    def of(self, side: Split) -> Frames:
+        """The frames of a side, tile after tile."""
+        return Frames(self.snapshot.of(side), self.real.picture, self.product)
 
-    def shown(self, examples: Sequence[Example]) -> list[NDArray[np.uint8]]:
-        """Those of some examples."""
-        return [decode_frame(self._real.picture(e.picture), None) for e in examples]
+    def scores(self, file: Path, side: Split) -> Scores:
+        """Of each picture: those of its worst tile."""
+        good = self.snapshot.classes.index(self.snapshot.good_class)
+        return worst_tile(scores_of(file, self.of(side)), tile_count(self.product), good)
+
+    def predicted(self, trained: Trained, side: Split) -> Scores:
+        """Of the network itself."""
+        return predict(trained, self.snapshot.of(side), self.real.picture, framed=self.product)
 
 
-def files(trained: Trained, frames: Frames, product: Product, folder: Path) -> tuple[Path, Path]:
-    """The float and the int8 file of a network, made as `inspection.stages.shrink` makes them."""
-    exact, small = folder / "float.onnx", folder / "int8.onnx"
+def files(trained: Trained, shown: Shown, folder: Path) -> tuple[Path, Path]:
+    """The float and the plain int8 file of a network, made as `inspection.stages.build_search` makes them."""
+    exact, small, plans = folder / "float.onnx", folder / "int8.onnx", shown.product
     export_onnx(trained.deploy_graph(), exact)
-    training = frames.snapshot.of(Split.TRAIN)
-    count = min(product.student.calibration_pictures, len(training))
-    chosen = random.Random(product.train.seed).sample(training, count)
-    quantize_int8(exact, (f[None] for f in frames.shown(chosen)), small)
+    chosen = shown.of(Split.TRAIN).sample(plans.student.calibration_pictures, plans.train.seed)
+    quantize_int8(exact, (f[None] for f in chosen), small)
     return exact, small
 
 
-def shipped(name: str, spent: tuple[float, float], pair: tuple[Path, Path], frames: Frames) -> Iterator[Judge]:
-    """The float file and the int8 file, timed in turns on the set's most common size of frame."""
-    golden, validation = frames.of(Split.GOLDEN), frames.of(Split.VALIDATION)
-    sizes = sorted((f.shape for f in golden), key=lambda s: s[0] * s[1])
+def shipped(name: str, spent: tuple[float, float], pair: tuple[Path, Path], shown: Shown) -> Iterator[Judge]:
+    """The float file and the int8 file, timed in turns on a common size of frame, or of tile."""
+    sizes = sorted((f.shape for f in shown.of(Split.GOLDEN)[:64]), key=lambda s: s[0] * s[1])
     height, width, _ = sizes[len(sizes) // 2]
     times = compare_latency(*pair, (height, width, 3), runs=_RUNS)
     for path, kind, took in zip(pair, ("float", "int8"), (times.float_model, times.int8_model), strict=True):
-        scored = scores_of(path, validation), scores_of(path, golden)
+        scored = shown.scores(path, Split.VALIDATION), shown.scores(path, Split.GOLDEN)
         yield Judge(f"{name}, {kind} file", *scored, *spent, took, path.stat().st_size)
 
 
 def judges(asked: Asked, real: RealSet, snapshot: Snapshot, work: Path) -> Iterator[Judge]:
     """Teacher, its files, and the student's files; a student has cost its teacher's training, too."""
-    product, frames = asked.product(snapshot.classes), Frames(real, snapshot)
+    product = asked.product(snapshot.classes)
+    shown = Shown(real, snapshot, product)
     ours = {who: asked.folder(work, who) for who in ("teacher", "student")}
     teacher = timed(ours["teacher"], lambda: train(snapshot, product, real.picture, ours["teacher"]))
     spent = (teacher.wall, teacher.cpu)
-    sides = [predict(teacher.trained, snapshot.of(s), real.picture) for s in (Split.VALIDATION, Split.GOLDEN)]
-    yield Judge("teacher", sides[0], sides[1], *spent)
-    yield from shipped("teacher", spent, files(teacher.trained, frames, product, ours["teacher"]), frames)
+    yield Judge("teacher", *(shown.predicted(teacher.trained, s) for s in (Split.VALIDATION, Split.GOLDEN)), *spent)
+    yield from shipped("teacher", spent, files(teacher.trained, shown, ours["teacher"]), shown)
     student = timed(ours["student"], lambda: distil(teacher.trained, snapshot, product, real.picture, ours["student"]))
     spent = (spent[0] + student.wall, spent[1] + student.cpu)
-    yield from shipped("student", spent, files(student.trained, frames, product, ours["student"]), frames)
+    yield from shipped("student", spent, files(student.trained, shown, ours["student"]), shown)
 
 
 def subsets(name: str) -> dict[str, set[str]]:
@@ -267,6 +280,7 @@ def render(rows: Sequence[dict[str, Any]]) -> str:
             "set": asked["set"],
             "px": asked["side"],
             "per class": asked["per_class"] or "all",
+            "tiles": asked.get("tiles", "1x1"),
             "judge": f"{row['judge']} ({network}{weights})",
             "published": PUBLISHED.get(asked["set"], ""),
         }
@@ -286,6 +300,7 @@ def main() -> None:
     parser.add_argument("--pretrained", default="file", choices=["file", "none"])
     parser.add_argument("--per-class", type=int, action="append")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--tiles", default="1x1")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--work", type=Path)
     parser.add_argument("--render", type=Path)
