@@ -1,5 +1,7 @@
 """OpenVINO answers as ONNX Runtime does, its nonsense is refused, and a station without it refuses what needs it."""
 
+# ruff: noqa: E402  # where it is not installed the imports below fail
+
 import os
 import subprocess
 import sys
@@ -11,8 +13,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-import torch
 from onnx import TensorProto, helper
+
+torch = pytest.importorskip("torch", reason="what is exported is made with it")
+pytest.importorskip("openvino", reason="the extra openvino is not installed")
 
 from edge_agent.agent import policy_of as policy
 from edge_agent.bundle import open_bundle
