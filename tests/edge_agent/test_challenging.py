@@ -15,9 +15,9 @@ from edge_agent.inspecting import Loaded
 from edge_agent.journal import Journal
 from edge_agent.keeper import Keeper
 from edge_agent.outbox import Outbox
-from edge_agent.runtime import Inference, OnnxRuntime
+from edge_agent.runtime import Inference, OnnxRuntime, checked
 from inspection.contracts import Decision, Manifest, Mode, Purpose, Verdict, sha256_hex
-from tests.edge_agent.helpers import FakeHub, Image, bundle, picture
+from tests.edge_agent.helpers import CLASSES, FakeHub, Image, bundle, picture
 from tests.edge_agent.test_journal import verdict
 from tests.edge_agent.test_loop import Rig
 
@@ -130,7 +130,7 @@ class Torn(OnnxRuntime):
         self._left -= 1
         answer = super().infer(frames)
         if self._left < 0:
-            return self._checked(answer.scores * 3, answer.defect_maps, len(frames))
+            return checked([answer.scores * 3, answer.defect_maps], len(frames), len(CLASSES))
         return answer
 
 
