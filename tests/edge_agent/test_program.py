@@ -67,7 +67,9 @@ def test_enrol_run_status_and_doctor(tmp_path: Path, authority: Authority) -> No
     assert "bundle: none is installed" in agent("doctor", *state, code=1)
     agent("run", *state, "--max-triggers", "1")
     well = agent("doctor", *state)
-    assert well == "well: permissions, camera, processor, disk, clock, hub, certificate, ledger, bundle\n"
+    said, runtimes = well.splitlines()
+    assert said == "well: permissions, camera, processor, disk, clock, hub, certificate, ledger, bundle"
+    assert runtimes.startswith("runtimes: onnxruntime ")
     found = status(tmp_path)
     assert (found["bundle"], found["ledger"]["ok"], found["ledger_closes"]) == (sha256_hex(bundle()), 1, True)
     agent("settings", "takt_seconds=2", *state)
