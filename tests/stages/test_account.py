@@ -103,7 +103,7 @@ def test_a_shipped_file_is_told_beside_its_float_twin_and_the_champion(
         }
     )
     text = account_of(settings, store, made, "Rollout done. all groups")
-    assert "| precision | int8 |" in text
+    assert "| precision, runtime | int8, onnxruntime |" in text
     assert "| latency, one thread | 1.50 ms (4.25 ms as float) |" in text
     assert "| file | 3.10 MB (9.90 MB as float) |" in text
     assert "| equal verdicts with the float file | 98.50% |" in text

@@ -197,7 +197,10 @@ def cold_start_snapshot(session: Session, name: str, good: int) -> str:
 def test_good_parts_alone_begin_a_cold_start(store: Store) -> None:
     """From the planned number of parts on; not where it is switched off, nor where no weights have learnt anything."""
     product = ready_for_a_cold_start()
-    untaught = product.model_copy(update={"train": product.train.model_copy(update={"pretrained": "none"})})
+    plans = {"train": product.train, "student": product.student}
+    untaught = product.model_copy(
+        update={name: plan.model_copy(update={"pretrained": "none"}) for name, plan in plans.items()}
+    )
     with store.begin() as session:
         label(session, *range(1, 10))
         assert not is_due(session, product).due
