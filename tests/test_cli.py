@@ -441,7 +441,9 @@ def test_a_folder_of_pictures_shows_what_augmentation_makes_of_it(tmp_path: Path
 
 def test_a_cold_start_that_cannot_be_is_wrong_usage(settings: Settings) -> None:
     """Weights that have learnt nothing, nothing on the lines that could be allowed to judge, and no such product."""
-    untaught = LID.model_copy(update={"train": LID.train.model_copy(update={"pretrained": "none"})})
+    untaught = Product.model_validate(
+        LID.model_dump(exclude_unset=True) | {"train": {"pretrained": "none"}, "student": {"pretrained": "none"}}
+    )
     with opened(settings) as store, store.begin() as session:
         save_product(session, untaught)
     told = invoke("cold-start", "--product", "lid")
