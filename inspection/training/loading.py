@@ -5,8 +5,10 @@ together, by the mean of their odds, where it is only known that one of them sho
 Pinheiro and Collobert 2015 pool locations alike).
 """
 
+import multiprocessing
 from collections.abc import Sequence
 from dataclasses import dataclass
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
@@ -161,14 +163,23 @@ class SnapshotData:
             "num_workers": self.num_workers,
             "persistent_workers": self.num_workers > 0,
             "worker_init_fn": _on_one_core,
+            "multiprocessing_context": _fresh_processes() if self.num_workers else None,
             "pin_memory": torch.cuda.is_available(),
             "generator": torch.Generator(),  # else each epoch takes a number out of the stream that a network draws from
         }
 
 
 def _on_one_core(_: int) -> None:
-    """OpenCV's threads do not come along into a forked process, and its neighbours have the other cores."""
+    """Its neighbours have the other cores."""
     cv2.setNumThreads(1)
+
+
+def _fresh_processes() -> BaseContext:
+    """Forked from a process that has imported what they need and done nothing: in one that is forked from a training OpenCV
+    waits for ever for threads that did not come along."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
 
 
 def batch_size(portions: int, largest: int, steps: int) -> int:

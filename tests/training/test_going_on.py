@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
@@ -128,11 +130,15 @@ def test_it_goes_on_from_the_midst_of_a_validation(
 
 
 @pytest.mark.parametrize("step", [1, 4, 6])
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # Python 3.12: they are forked
 def test_loading_processes_change_nothing(
     step: int, network: Any, data: SnapshotData, undisturbed: BestEpoch, tmp_path: Path
 ) -> None:
-    """Two of them load, the training dies, one loads the rest: as if the training process had loaded all."""
+    """Two of them load, the training dies, one loads the rest: as if the training process had loaded all.
+
+    OpenCV has threads at work in it before, whose locks a forked process would wait for.
+    """
+    cv2.setNumThreads(2)
+    cv2.GaussianBlur(np.zeros((2000, 2000, 3), np.uint8), (31, 31), 0)
     bookmark = tmp_path / "bookmark.ckpt"
     helped = copy.copy(data)
     helped.num_workers = 2
