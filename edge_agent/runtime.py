@@ -5,6 +5,7 @@ never again from disk; an answer that breaks the contract (shape, NaN, outside [
 """
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -116,7 +117,7 @@ class _Batches(threading.local):
             yield batch
 
 
-class BatchedRuntime:
+class BatchedRuntime(ABC):
     """What all runtimes share: how tiles are batched, and what an answer must look like.
 
     Tiles go in batches of as many as there are threads: a larger batch keeps no core busier, and its activations no longer
@@ -133,9 +134,9 @@ class BatchedRuntime:
         """See the port."""
         return joined([checked(self._run(batch), len(batch), self._classes) for batch in self._batches.of(tiles)])
 
+    @abstractmethod
     def _run(self, batch: Image) -> Sequence[NDArray[np.float32]]:
         """A batch uint8 ``[n, H, W, 3]`` to the outputs' arrays, unchecked. ModelError, or ShortageError."""
-        raise NotImplementedError
 
 
 class OnnxRuntime(BatchedRuntime):

@@ -54,18 +54,18 @@ def snapshot(product: str, state: Path | None, as_json: bool) -> None:
 def train(state: Path | None, as_json: bool, images: Path | None, good: str | None, **options: Any) -> None:
     """Train a teacher and ask gate 1. Example: inspection train --images photos/ --good ok --backbone resnet18"""
     share_the_processor()
-    from inspection.stages.try_out import train_from_images, train_snapshot
+    from inspection.stages.try_out import Outcome, train_from_images, train_snapshot
 
     say = narrator(as_json)
+    outcome: Outcome | None
     if images is not None:
         outcome = train_from_images(images, good, options, say)
     else:
         settings = settings_of(state)
         with opened_store(settings) as store:
-            helped = train_snapshot(settings, store, options, say)
-        if helped is None:
-            return
-        outcome = helped
+            outcome = train_snapshot(settings, store, options, say)
+    if outcome is None:
+        return  # this machine has helped another
     show(outcome.as_dict(), as_json, outcome.in_words())
     end_by(outcome.gate)
 

@@ -160,6 +160,8 @@ class Product(Contract):
         if not isinstance(body, dict):
             return body
         train, student = body.get("train", {}), body.get("student", {})
+        if not (isinstance(train, dict | TrainPlan) and isinstance(student, dict | StudentPlan)):
+            return body  # what is wrong with it is told by whoever reads it next
         source = train.pretrained if isinstance(train, TrainPlan) else train.get("pretrained", TrainPlan().pretrained)
         said = student.model_fields_set if isinstance(student, StudentPlan) else student.keys()
         if "pretrained" in said or source != "hub":

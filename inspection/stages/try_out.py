@@ -25,7 +25,7 @@ from inspection.stages.heritage import teacher_of_champion
 from inspection.stages.material import Material, Say
 from inspection.stages.teach import judge_teacher, teach, train_teacher
 from inspection.store.session import Store
-from inspection.training.engine import Compute
+from inspection.training.engine import Compute, node_rank
 
 TRY = "try"
 TRY_LIMITS = Limits(escape_rate=0.05, overkill_rate=0.05)
@@ -72,11 +72,6 @@ def train_snapshot(settings: Settings, store: Store, options: Mapping[str, Any],
     if candidate.golden_1 is None or candidate.gate_1 is None:
         raise ValueError("teach() judges")
     return Outcome(candidate.run_id, candidate.golden_1, candidate.gate_1)
-
-
-def node_rank() -> int:
-    """Which of several machines this is, from 0."""
-    return int(os.environ.get("NODE_RANK", os.environ.get("GROUP_RANK", "0")))
 
 
 def help_train(settings: Settings, material: Material, say: Say) -> None:

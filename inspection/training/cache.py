@@ -40,9 +40,9 @@ class Working:
     """Tiles of N pictures, T of each, in order. ``images`` uint8 ``[N * T, h, w, 3]`` BGR; ``places`` uint8
     ``[N * T, h, w]``: which class lies where; ``labels`` int64 ``[N * T]``: the class each tile shows by itself.
 
-    In ``places`` a pixel is `GOOD_PLACE`, 1 + class index inside a box, or `UNKNOWN_PLACE` all over a defective picture
-    that nobody drew a box on. A label is `UNCLEAR` there too, unless the tile is the whole picture, and where a tile shows
-    less than half of every box that reaches into it.
+    In ``places`` a pixel is `GOOD_PLACE`, 1 + class index inside a box, or `UNKNOWN_PLACE`: in a box of a class the network
+    does not learn, and all over a defective picture that nobody drew a box on. A label is `UNCLEAR` there too, unless the
+    tile is the whole picture, and where a tile shows less than half of every box of a known class that reaches into it.
     """
 
     images: NDArray[np.uint8]
@@ -95,10 +95,10 @@ class Workshop:
         height, width = self.preprocess.height, self.preprocess.width
         unknown = example.label != self.good_class and not example.boxes
         drawn = np.full((height, width), UNKNOWN_PLACE if unknown else GOOD_PLACE, np.uint8)
-        for box in self._defects(example):
+        for box in sorted(self._defects(example), key=self._known):
             rows = _span(box.y - tile.y, box.height, height / tile.height)
             columns = _span(box.x - tile.x, box.width, width / tile.width)
-            drawn[rows, columns] = 1 + self.classes.index(box.label)
+            drawn[rows, columns] = 1 + self.classes.index(box.label) if self._known(box) else UNKNOWN_PLACE
         return drawn
 
     def label(self, example: Example, tile: Region) -> int:
@@ -108,13 +108,18 @@ class Workshop:
         if not example.boxes:
             return UNCLEAR
         within = [(box, _area_within(box, tile)) for box in self._defects(example)]
-        clear = [(area, box.label) for box, area in within if area >= _SEEN * box.width * box.height]
+        known = [(box, area) for box, area in within if self._known(box)]
+        clear = [(area, box.label) for box, area in known if area >= _SEEN * box.width * box.height]
         if clear:
             return self.classes.index(max(clear)[1])
         return UNCLEAR if any(area > 0 for _, area in within) else self.classes.index(self.good_class)
 
     def _defects(self, example: Example) -> list[Box]:
-        return [b for b in example.boxes if b.label in self.classes and b.label != self.good_class]
+        return [b for b in example.boxes if b.label != self.good_class]
+
+    def _known(self, box: Box) -> bool:
+        """Whether its class is one the network learns; some are too rare to be."""
+        return box.label in self.classes
 
 
 def _span(start: float, length: float, scale: float) -> slice:

@@ -15,6 +15,7 @@ from typing import Any, Literal, Self
 
 import lightning
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
@@ -188,37 +189,19 @@ def fit(
     makes sure that it belongs to this very training. ``on_epoch`` hears of all epochs at the end where several processes
     train.
     """
-    strategy = choose_strategy(compute)
+    strategy, draws = choose_strategy(compute), data.draws()
     apart = "spawn" in strategy
     keeper = BestEpoch(module, patience, keep_last, None if apart else on_epoch)
-    result = bookmark.with_suffix(f".result{os.environ.get('NODE_RANK', '')}")
+    result = bookmark.with_suffix(f".result{node_rank()}")
+    callbacks: list[Callback] = [keeper, Bookmark(bookmark, compute.bookmark_seconds, draws)]
+    callbacks += [_Result(keeper, result)] if apart else []
+    callbacks += [CompiledSteps(module.net)] if compile_network else []
     module.to(memory_format=torch.channels_last)
     bookmark.parent.mkdir(parents=True, exist_ok=True)
-    draws = data.draws()
     if apart:  # tensors that share memory would be handed over by one descriptor twice
         torch.multiprocessing.set_sharing_strategy("file_system")  # type: ignore[no-untyped-call]  # torch has no types here
     with _quiet():
-        trainer = lightning.Trainer(
-            accelerator=compute.accelerator,
-            devices=compute.devices,
-            num_nodes=compute.nodes,
-            strategy=strategy,
-            precision=_LIGHTNING_PRECISION[precision],
-            max_epochs=epochs,
-            callbacks=[
-                keeper,
-                Bookmark(bookmark, compute.bookmark_seconds, draws),
-                *([_Result(keeper, result)] if apart else []),
-                *([CompiledSteps(module.net)] if compile_network else []),
-            ],
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            gradient_clip_val=1.0,
-            use_distributed_sampler=False,
-        )
+        trainer = _trainer(compute, strategy, precision, epochs, callbacks)
         begun = str(bookmark) if _readable(bookmark) else None
         trainer.fit(module, data.train_dataloader(draws), data.val_dataloader(), ckpt_path=begun, weights_only=True)
     if apart:
@@ -231,6 +214,26 @@ def fit(
         left.unlink(missing_ok=True)
     module.net.load_state_dict(keeper.best_state)
     return keeper
+
+
+def _trainer(compute: Compute, strategy: str, precision: str, epochs: int, callbacks: list[Callback]) -> lightning.Trainer:
+    """Lightning's, which keeps, shows and writes nothing by itself."""
+    return lightning.Trainer(
+        accelerator=compute.accelerator,
+        devices=compute.devices,
+        num_nodes=compute.nodes,
+        strategy=strategy,
+        precision=_LIGHTNING_PRECISION[precision],
+        max_epochs=epochs,
+        callbacks=callbacks,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        gradient_clip_val=1.0,
+        use_distributed_sampler=False,
+    )
 
 
 def _readable(bookmark: Path) -> bool:
@@ -268,6 +271,11 @@ def choose_workers(compute: Compute) -> int:
     if compute.num_workers is not None:
         return compute.num_workers
     return workers_for(_devices(compute) if _on_gpu(compute.accelerator) else 0, len(os.sched_getaffinity(0)))
+
+
+def node_rank() -> int:
+    """Which of several machines this is, from 0: as Lightning reads it."""
+    return LightningEnvironment().node_rank()
 
 
 def choose_strategy(compute: Compute) -> str:

@@ -46,7 +46,6 @@ Rule = Callable[[Maps, Region], list[Box]]
 LIDS = {Split.TRAIN: 440, Split.VALIDATION: 110, Split.GOLDEN: 220}
 BOARDS = {Split.TRAIN: 60, Split.VALIDATION: 20, Split.GOLDEN: 40}
 GRID = Tiling(rows=3, columns=3, overlap=40)
-_SEEN = 0.5  # of a box's area: with less in a tile nobody could name the defect
 _THREADS = 1
 
 
@@ -90,7 +89,15 @@ class Subject:
         """As little of a product as a training needs."""
         limits, student = Limits(escape_rate=0.1, overkill_rate=0.1), rendered_plan().product.student
         good, classes = self.classes[0], self.classes
-        return Product(name="subject", good_class=good, classes=classes, limits=limits, train=self.plan, student=student)
+        return Product(
+            name="subject",
+            good_class=good,
+            classes=classes,
+            limits=limits,
+            tiling=self.tiling,
+            train=self.plan,
+            student=student,
+        )
 
     @property
     def recipe(self) -> Recipe:
@@ -123,7 +130,11 @@ def lids() -> Subject:
 
 
 def boards(*, boxed: bool = True, epochs: int = 10) -> Subject:
-    """DeepPCB's boards in tiles of 240 px; judged are whole boards, and as many templates without a defect."""
+    """DeepPCB's boards, learnt and judged in tiles of 240 px, and as many templates without a defect to judge.
+
+    Each is called by its largest defect. Without boxes (not ``boxed``) nothing is good for certain: the training templates
+    are learnt from, too.
+    """
     kinds = _kinds_of_boxes()
     plan = TrainPlan(
         backbone=MOBILENET,
@@ -144,7 +155,12 @@ def boards(*, boxed: bool = True, epochs: int = 10) -> Subject:
             break
         side = Split.TRAIN if number < BOARDS[Split.TRAIN] else Split.VALIDATION
         path = items[index].path
-        _add_tiles(subject, decode_bgr(path.read_bytes()), kinds[path.name], side, boxed)
+        truth = kinds[path.name]
+        label = max(truth, key=lambda b: b.width * b.height).label
+        subject.add(decode_bgr(path.read_bytes()), label, truth if boxed else (), side, path.name)
+        if not boxed:
+            template = next(item for item in items if item.part == items[index].part and not item.boxes)
+            subject.add(decode_bgr(template.path.read_bytes()), good, (), side, path.name)
     golden = rng.permutation([i for i, it in enumerate(items) if _tested(it, Split.GOLDEN)])[: BOARDS[Split.GOLDEN]]
     parts = {items[i].part for i in golden}
     shown = [item for item in items if item.part in parts]
@@ -164,30 +180,6 @@ def _kinds_of_boxes() -> dict[str, list[Box]]:
             x0, y0, x1, y1 = (float(row[name]) for name in ("x0", "y0", "x1", "y1"))
             found[Path(row["path"]).name].append(Box(x=x0, y=y0, width=x1 - x0, height=y1 - y0, label=row["label"]))
     return found
-
-
-def _add_tiles(subject: Subject, board: Picture, truth: Sequence[Box], side: Split, boxed: bool) -> None:
-    """A tile is of the class of its largest defect; one that shows mere edges of defects teaches nobody."""
-    tiles = tiles_of(board.shape[0], board.shape[1], subject.recipe)
-    for tile, view in zip(tiles, judge.cut(board, tiles), strict=True):
-        parts = [part for box in truth if (part := _within(box, tile)) is not None]
-        clear = [part for part in parts if part.score >= _SEEN]
-        if parts and not clear:
-            continue
-        label = max(clear, key=lambda b: b.width * b.height).label if clear else subject.classes[0]
-        name = f"{len(subject.examples)}"
-        subject.add(np.ascontiguousarray(view), label, parts if boxed else (), side, name)
-
-
-def _within(box: Box, tile: Region) -> Box | None:
-    """What of a box lies in a tile, in the tile's pixels; ``score`` is its share of the box's area."""
-    left, top = max(box.x, tile.x), max(box.y, tile.y)
-    width = min(box.x + box.width, tile.x + tile.width) - left
-    height = min(box.y + box.height, tile.y + tile.height) - top
-    if width <= 0 or height <= 0:
-        return None
-    share = min(1.0, width * height / (box.width * box.height))
-    return Box(x=left - tile.x, y=top - tile.y, width=width, height=height, label=box.label, score=share)
 
 
 def taught(subject: Subject, work: Path, teacher: Path | None = None) -> Trained:

@@ -1,6 +1,7 @@
 """Products and stations."""
 
 import pytest
+from pydantic import ValidationError
 
 from inspection.data.product import Product, SchedulePlan, StudentPlan, TrainPlan, unknown_fields
 from inspection.data.products import (
@@ -126,3 +127,11 @@ def test_a_student_begins_where_its_teacher_does_unless_told_otherwise(body: dic
     assert made.student.pretrained == source
     assert made.student.epochs in {3, StudentPlan().epochs}
     assert Product.model_validate(made.model_dump(mode="json")) == made
+
+
+@pytest.mark.parametrize("body", [{"train": "resnet18"}, {"student": None}, {"train": ["resnet18"], "student": 3}])
+def test_a_plan_that_is_none_is_told_as_one(body: dict[str, object]) -> None:
+    """By the field's name, like any other slip."""
+    limits = {"escape_rate": 0.1, "overkill_rate": 0.1}
+    with pytest.raises(ValidationError, match=next(iter(body))):
+        Product.model_validate({"name": "lid", "good_class": "ok", "classes": ["ok", "dent"], "limits": limits, **body})

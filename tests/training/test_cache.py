@@ -147,6 +147,17 @@ def test_a_tile_is_of_the_class_it_shows() -> None:
     assert tile_labels(example("pit")) == [UNCLEAR] * 4
 
 
+def test_a_defect_of_a_class_too_rare_to_learn_is_never_shown_as_good() -> None:
+    """Its box teaches no location, and no tile it reaches into by itself; a known box over it stands."""
+    made = workshop(22, 22, Framing(tiling=GRID))
+    rare = Box(x=2, y=2, width=6, height=6, label="blister")
+    assert tile_labels(example("pit", rare)) == [UNCLEAR, 0, 0, 0]
+    drawn = made.places(example("pit", rare, Box(x=6, y=6, width=4, height=4, label="pit")), frame(22, 22))
+    assert (drawn[2:6, 2:6] == UNKNOWN_PLACE).all()
+    assert (drawn[6:10, 6:10] == 1 + CLASSES.index("pit")).all()
+    assert (drawn == GOOD_PLACE).sum() == 22 * 22 - 36 - 16 + 4
+
+
 def test_places_move_with_the_tile() -> None:
     """A box's pixels, seen from the tile's corner."""
     made = workshop(22, 22, Framing(tiling=GRID))
