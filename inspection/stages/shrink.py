@@ -59,7 +59,7 @@ def build(settings: Settings, store: Store, candidate: Candidate, say: Say) -> C
     search = Search(
         material,
         [Student(folder, trained, device_graph(material, trained)) for folder, trained in made.items()],
-        _rule(material, teacher.classes, number),
+        rule_of(material, teacher.classes, number),
         say,
         teacher=predict(teacher, material.of(Split.VALIDATION), material.picture, framed=material.product),
     )
@@ -128,8 +128,8 @@ def device_graph(material: Material, student: Trained) -> Graph:
     return GuardedGraph(graph, learn_good(material, graph.net)) if material.product.student.novelty_guard else graph
 
 
-def _rule(material: Material, classes: list[str], number: int) -> Rule:
-    """Bands from the scores, and for a file that gives a novelty the limit on it."""
+def rule_of(material: Material, classes: list[str], number: int) -> Rule:
+    """How a file gets the recipe of version ``number``: bands from its scores, and the limit on a novelty it gives."""
     examples = material.of(Split.VALIDATION)
     labels, parts = [e.label for e in examples], [e.part for e in examples]
 

@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 
 from inspection.contracts import sha256_hex
-from inspection.data.product import Product, TrainPlan
+from inspection.data.product import Product, StudentPlan, TrainPlan
 from inspection.data.snapshot_record import Snapshot
 from inspection.errors import UsageError
 from inspection.training.cache import Pictures
@@ -55,7 +55,7 @@ def distil(
         master = teacher.network()
         module = Distiller(
             net,
-            start.tuning(plan, start.rate(student)),
+            start.tuning(plan, student_rate(student, borrowed=start.borrowed)),
             master,
             temperature=student.temperature,
             hard_label_share=student.hard_label_share,
@@ -84,6 +84,16 @@ def student_plan(product: Product, teacher: Trained) -> TrainPlan:
     student = product.student
     size = {"height": student.height or teacher.height, "width": student.width or teacher.width}
     return product.train.model_copy(update={"backbone": student.backbone, "pretrained": student.pretrained, **size})
+
+
+_FRESH_RATE, _BORROWED_RATE = 2e-3, 1e-3
+
+
+def student_rate(plan: StudentPlan, *, borrowed: bool) -> float:
+    """A student's learning rate; ``borrowed``: its weights came from other pictures."""
+    if plan.learning_rate is not None:
+        return plan.learning_rate
+    return _BORROWED_RATE if borrowed else _FRESH_RATE
 
 
 def shared_size(plan: TrainPlan, teacher: Trained) -> TrainPlan:

@@ -88,7 +88,6 @@ def load_data(
 
 _KEPT_SECONDS = 24 * 3600.0
 _BOOKMARK = 2  # what is written in one; others are not gone on from
-FRESH_RATE, BORROWED_RATE = 2e-3, 1e-3  # of a student
 PROBE_EPOCHS = 2  # for weights that came from other pictures (README.md has the figures)
 
 
@@ -115,12 +114,6 @@ class Start:
     def steps(self, from_nothing: int) -> int:
         """How many an epoch has at least: learnt weights want full batches more than steps."""
         return STEPS_FROM_WEIGHTS if self.borrowed else from_nothing
-
-    def rate(self, plan: StudentPlan) -> float:
-        """A student's learning rate."""
-        if plan.learning_rate is not None:
-            return plan.learning_rate
-        return BORROWED_RATE if self.borrowed else FRESH_RATE
 
     def epochs(self, plan: TrainPlan | StudentPlan) -> int:
         """How long to train: less from a champion's weights, where the plan says so."""

@@ -23,9 +23,9 @@ from inspection.data.product import Product
 from inspection.data.snapshot_record import Snapshot
 from inspection.models.preprocess import Preprocess
 from inspection.training.cache import Pictures
-from inspection.training.distil import shared_size, student_plan
+from inspection.training.distil import shared_size, student_plan, student_rate
 from inspection.training.engine import Compute, OnEpoch, fit
-from inspection.training.fit import FRESH_RATE, keep, load_data
+from inspection.training.fit import keep, load_data
 from inspection.training.loading import STEPS_FROM_TEACHER
 from inspection.training.module import Distiller, Tuning
 from inspection.training.record import Trained
@@ -83,7 +83,7 @@ def train_rounded(
         )
         module = _RoundedDistiller(
             net,
-            Tuning(SLOWER * (plan.learning_rate or FRESH_RATE), product.train.weight_decay),
+            Tuning(SLOWER * student_rate(plan, borrowed=plan.pretrained != "none"), product.train.weight_decay),
             teacher.network(),
             temperature=plan.temperature,
             hard_label_share=plan.hard_label_share,

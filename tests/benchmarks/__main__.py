@@ -57,7 +57,7 @@ def main() -> None:
     told: dict[str, Any] = {"machine": platform.processor() or platform.machine(), "python": platform.python_version()}
     for title, bench in BENCHES.items():
         console.print(f"==> {title}")
-        rows: list[dict[str, Any]] = bench()  # type: ignore[assignment]  # rows of different value types
+        rows: list[dict[str, Any]] = bench()
         told[title] = rows
         columns = list(dict.fromkeys(key for row in rows for key in row))
         table = Table(*columns, show_edge=False)

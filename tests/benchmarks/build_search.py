@@ -26,17 +26,17 @@ from inspection.data.product import Product, StudentPlan, TrainPlan
 from inspection.data.snapshot_record import Split
 from inspection.models import catalogue
 from inspection.models.deploy import DeployGraph
-from inspection.release.export import export_onnx
+from inspection.release.export import Graph, export_onnx
 from inspection.release.measure import scores_of
 from inspection.release.search import FLOAT, PLAIN
 from inspection.release.trials import Trial, score, time_in_turns
 from inspection.stages.build_search import Frames, Search, Student, quantize
 from inspection.stages.material import Material
+from inspection.stages.shrink import device_graph, rule_of
 from inspection.training.distil import distil
 from inspection.training.fit import train
 from inspection.training.predict import predict
 from inspection.training.qat import train_rounded
-from inspection.training.record import Trained
 from tests.benchmarks.sets import GOOD, MOBILENET, MOBILENET_WEIGHTS, RealSet
 
 BACKBONES = ("mobilenetv4_conv_small", "mobilenetv2_100", "efficientnet_lite0", "mobilenetv3_small_100", "resnet18")
@@ -116,10 +116,12 @@ def on_set(asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
         teacher = train(snapshot, product, real.picture, folder / "teacher")
         made = distil(teacher, snapshot, product, real.picture, folder / "student")
         wanted = predict(teacher, snapshot.of(Split.VALIDATION), real.picture)
-        search = Search(material, [Student(folder / "student", made)], wanted, 1, lambda _: None)
+        student = Student(folder / "student", made, device_graph(material, made))
+        search = Search(material, [student], rule_of(material, snapshot.classes, 1), lambda _: None, teacher=wanted)
 
-        def rounded(student: Trained, frames: Frames) -> Trained:
-            return train_rounded(student, teacher, snapshot, product, real.picture, folder / "rounded", frames)
+        def rounded(frames: Frames) -> Graph:
+            trained = train_rounded(made, teacher, snapshot, product, real.picture, folder / "rounded", frames)
+            return device_graph(material, trained)
 
         chosen = search.run(rounded if asked.qat_epochs else None)
         golden = snapshot.of(Split.GOLDEN)

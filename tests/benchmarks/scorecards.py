@@ -195,7 +195,8 @@ def judges(asked: Asked, real: RealSet, snapshot: Snapshot, work: Path) -> Itera
     ours = {who: asked.folder(work, who) for who in ("teacher", "student")}
     teacher = timed(ours["teacher"], lambda: train(snapshot, product, real.picture, ours["teacher"]))
     spent = (teacher.wall, teacher.cpu)
-    yield Judge("teacher", *(shown.predicted(teacher.trained, s) for s in (Split.VALIDATION, Split.GOLDEN)), *spent)
+    validation, golden = (shown.predicted(teacher.trained, side) for side in (Split.VALIDATION, Split.GOLDEN))
+    yield Judge("teacher", validation, golden, *spent)
     yield from shipped("teacher", spent, files(teacher.trained, shown, ours["teacher"]), shown)
     student = timed(ours["student"], lambda: distil(teacher.trained, snapshot, product, real.picture, ours["student"]))
     spent = (spent[0] + student.wall, spent[1] + student.cpu)

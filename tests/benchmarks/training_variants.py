@@ -85,7 +85,8 @@ class Stepper:
         self._optimizer.zero_grad()
         half = self.variant.precision == "bf16"
         with torch.autocast(images.device.type, torch.bfloat16) if half else nullcontext():
-            loss = self._loss(*self.net(images), labels, places)
+            logits, maps = self.net(images)
+            loss = self._loss(logits, maps, labels, places)
         loss.backward()
         nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
         self._optimizer.step()

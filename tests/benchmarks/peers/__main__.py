@@ -93,7 +93,7 @@ def told_by(peer: str, task: Task, python: Path) -> Told:
     asked, answer = Path(task.folder) / "task.json", Path(task.folder) / "answer.json"
     task.write(asked)
     script = "run_ours" if peer in OURS else f"run_{peer}"
-    command = [python, "-m", f"tests.benchmarks.peers.{script}", asked, answer, *OURS.get(peer, [])]
+    command: list[str | Path] = [python, "-m", f"tests.benchmarks.peers.{script}", asked, answer, *OURS.get(peer, [])]
     own = {"PYTHONPATH": str(ROOT), "YOLO_CONFIG_DIR": task.folder}
     done = subprocess.run(
         command, env=os.environ | OFF_LINE | own, cwd=task.folder, capture_output=True, text=True, check=False

@@ -40,7 +40,8 @@ class Ours:
     """A task as the product's own snapshot and plans."""
 
     def __init__(self, task: Task, student: str) -> None:
-        self.task, self._paths = task, {}
+        self.task = task
+        self._paths: dict[str, Path] = {}
         examples = [
             self._example(path, label, side)
             for side, pictures in ((Split.TRAIN, task.train), (Split.VALIDATION, task.validation))
@@ -147,19 +148,19 @@ def device(kind: str, path: Path, task: Task) -> Device:
     session = session_of(path)
 
     def predict(frame: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return session.run(["scores"], {"frame": frame[None]})[0][0]
+        return np.asarray(session.run(["scores"], {"frame": frame[None]})[0][0], np.float32)
 
     return on_device(f"{kind}, ONNX Runtime", predict, task, path.stat().st_size)
 
 
 def main(asked: Path, answer: Path, student: str) -> None:
     """See the module."""
-    task = Task.read(asked)
+    task, epochs = Task.read(asked), 1.0
     torch.manual_seed(task.seed)
     with tempfile.TemporaryDirectory() as name:
         folder, clock = Path(name), Clock(task.cpu_seconds)
         if student == "cold":
-            graph, epochs, notes = cold(task), 1, ["novelty: good pictures alone"]
+            graph, notes = cold(task), ["novelty: good pictures alone"]
             ours = Ours(task, StudentPlan().backbone)
         else:
             ours = Ours(task, student)

@@ -9,6 +9,7 @@ needs no validation side), with flips and quarter turns, AdamW and a cosine over
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -33,7 +34,7 @@ def planes(frame: np.ndarray, side: int) -> np.ndarray:
 
 def network(task: Task) -> torch.nn.Module:
     """The ImageNet network with a new classifier."""
-    net = timm.create_model(NAME, pretrained=False, pad_type="same")
+    net: Any = timm.create_model(NAME, pretrained=False, pad_type="same")
     if task.weights is not None:
         weights = torch.load(task.weights, weights_only=True)
         net.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in weights.items()})

@@ -75,8 +75,8 @@ def main(asked: Path, answer: Path) -> None:
     clock = Clock(task.cpu_seconds)
     best, epochs = learn(task, clock, data)
     wall, cpu = clock.wall, clock.cpu
-    common = {"imgsz": task.side, "device": "cpu", "verbose": False}
-    ways = {
+    common: dict[str, Any] = {"imgsz": task.side, "device": "cpu", "verbose": False}
+    ways: dict[str, dict[str, Any]] = {
         "float, ONNX Runtime": {"format": "onnx"},
         "int8, ONNX Runtime": {"format": "onnx", "quantize": 8, "data": str(data)},
         "int8, OpenVINO": {"format": "openvino", "quantize": 8, "data": str(data)},
