@@ -9,12 +9,16 @@ LABEL_STUDIO_VENV ?= .venv-label-studio
 PIP_ARGS ?=
 ARGS ?=
 PY := $(VENV)/bin/python
+# Tests at a time. A file's tests stay together: they share servers. A thread that waits sleeps, since other tests want its core.
+JOBS ?= 2
+PYTEST = OMP_WAIT_POLICY=PASSIVE $(PY) -m pytest -n $(JOBS) --dist loadfile
 
 .PHONY: help demo test test-fast system-programs check bench faults label-studio install clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
+	@echo "  make test JOBS=4              so many tests at a time (2 otherwise)"
 	@echo "  make demo ARGS=--exit         stop the servers at the end"
 	@echo "  make demo ARGS=\"--images DIR --good CLASS\"   the same loop on your own pictures"
 
@@ -53,12 +57,12 @@ system-programs:
 
 test: system-programs install ## Every test: fast ones first, then those with real servers
 	@echo "==> fast tests"
-	@$(PY) -m pytest -q -m "not slow and not service and not browser and not loop and not fault" $(ARGS)
+	@$(PYTEST) -q -m "not slow and not service and not browser and not loop and not fault" $(ARGS)
 	@echo "==> tests with real servers, browsers and the whole loop"
-	@$(PY) -m pytest -v --durations=15 -m "slow or service or browser or loop or fault" $(ARGS)
+	@$(PYTEST) -v --durations=15 -m "slow or service or browser or loop or fault" $(ARGS)
 
 test-fast: $(VENV)/.installed ## Only the tests without servers
-	@$(PY) -m pytest -q -m "not slow and not service and not browser and not loop and not fault" $(ARGS)
+	@$(PYTEST) -q -m "not slow and not service and not browser and not loop and not fault" $(ARGS)
 
 check: $(VENV)/.installed ## Static checks: ruff, mypy (strict), import laws
 	@$(PY) -m ruff check .

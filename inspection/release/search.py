@@ -43,8 +43,8 @@ class Measured(BaseModel):
     ``agreement``: share of pictures on which it decides what its own student's float file decides, by the same recipe;
     ``teacher_agreement``: on which its best class is the teacher's; ``accuracy_drop``: balanced accuracy of the reference
     minus its own; ``escape``, ``overkill``: rates of pictures at thresholds calibrated on its own scores (None: no such
-    pictures). ``speedup``: the reference's time over its own, median over turns, and ``latency_ms`` its median, one thread,
-    batch 1 (None: not timed). ``error``: why it was not measured.
+    pictures). ``speedup``: the reference's time over its own, median over turns, and ``latency_ms`` its median for all
+    tiles of a picture, one thread, batch 1 (None: not timed). ``error``: why it was not measured.
     """
 
     model_config = ConfigDict(frozen=True)

@@ -285,7 +285,7 @@ class Search:
                     self._found[build] = self._found[build].model_copy(update={"error": answer.error})
                     continue
                 times = {
-                    "latency_ms": float(np.median(answer.times)),
+                    "latency_ms": float(np.median(answer.times)) * self.material.tiles,
                     "speedup": float(np.median(tried[0].times / answer.times)),
                 }
                 self._found[build] = self._found[build].model_copy(update=times)

@@ -189,8 +189,8 @@ def _shipped(material: Material, chosen: Chosen) -> Shipped:
     examples, product = material.of(Split.VALIDATION), material.product
     return Shipped(
         precision=one.build.precision,
-        latency_ms=one.latency_ms * material.tiles,
-        float_latency_ms=reference.latency_ms * material.tiles,
+        latency_ms=one.latency_ms,
+        float_latency_ms=reference.latency_ms,
         agreement=one.agreement,
         length=one.length,
         float_length=reference.length,

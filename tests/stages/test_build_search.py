@@ -18,7 +18,7 @@ from inspection.release.search import PLAIN, QAT, Build, Measured, pareto
 from inspection.release.trials import Trial, score, time_in_turns
 from inspection.stages.build_search import Chosen, Frames, Search, Student, calibration_frames, check_runtimes
 from inspection.stages.material import Material
-from inspection.stages.shrink import _rule
+from inspection.stages.shrink import rule_of
 from inspection.store.session import Store
 from inspection.training.record import Trained, save_trained
 from tests.stages.test_heritage import PRODUCT, _label, _take_in, save_product
@@ -68,7 +68,7 @@ def search(material: Material, plan: StudentPlan, *students: Student, kind: type
     graph = students[0].graph
     with torch.inference_mode():
         teacher = np.concatenate([graph(torch.from_numpy(frame)[None])[0].numpy() for frame in frames])
-    return kind(material, list(students), _rule(material, PRODUCT.classes, 1), lambda _: None, teacher=teacher)
+    return kind(material, list(students), rule_of(material, PRODUCT.classes, 1), lambda _: None, teacher=teacher)
 
 
 @pytest.fixture(scope="module")
