@@ -149,7 +149,7 @@ def rebuild_run(run: str, state: Path | None, as_json: bool) -> None:
     from inspection.stages.rebuild import in_words, rebuild
 
     with opened_store(settings) as store:
-        figures = rebuild(store, candidate, narrator(as_json))
+        figures = rebuild(settings, store, candidate, narrator(as_json))
     told = {f.name: {"then": f.then, "now": f.now, "same": f.same} for f in figures}
     show(told, as_json, in_words(figures))
     if not all(f.same for f in figures):

@@ -43,7 +43,8 @@ class Refused(Part):
 
 
 class Snapshot(Contract):
-    """Examples sorted by picture digest. ``digest`` is the snapshot's id."""
+    """Examples sorted by picture digest. ``digest`` is the snapshot's id. ``classes`` are those to learn; golden examples
+    may be of others, which were too rare."""
 
     SCHEMA: ClassVar[str] = "escapement.snapshot/1.0"
 

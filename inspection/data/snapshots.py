@@ -55,7 +55,8 @@ def build_snapshot(
 ) -> Snapshot:
     """Freeze the current labels of a product into a snapshot and keep it; the same labels give the same one.
 
-    ``min_per_class`` training pictures are needed of a class (default: the product's plan), else it is left out;
+    ``min_per_class`` training pictures are needed of a class (default: the product's plan), else it is not learnt, and only
+    its golden pictures are in: what a model cannot know escapes all the same, and gates count it;
     ``good_only``: for a cold start, so that all but the good pictures are. Raises MissingPictureError when a picture's
     bytes are gone, UsageError when fewer than two classes have enough pictures (of a cold start: when no good one is
     to learn from, or a class of the product's is called `UNUSUAL`).
@@ -210,7 +211,7 @@ def _compose(material: _Material, links: Sequence[_Link], sides: Mapping[str, Sp
     )
     classes = [name for name in product.classes if name == product.good_class or training[name] >= least]
     for sha256, label in material.labels.items():
-        if label.label not in classes and sha256 not in refused:
+        if label.label not in classes and side[sha256] is not Split.GOLDEN and sha256 not in refused:
             detail = f"{label.label!r} has {training[str(label.label)]} training pictures, {least} are needed"
             refused[sha256] = Refused(picture=sha256, reason="rare_class", detail=detail)
     if len(classes) < 2 or training[product.good_class] < 1:

@@ -3,7 +3,8 @@
 Invariants: PASS needs the exact one-sided upper bound of escape and of overkill within the limits, so a small golden set
 cannot pass anything; a point estimate above a limit is FAIL at once; being better than the champion never replaces
 evidence; one more miss never improves an answer; more escapes than the champion's are never bought with less overkill; a
-station that lets more through than the limit, beyond chance, fails the whole, however well the others do.
+class of defects, or a station, that lets more through than the limit, beyond chance, fails the whole, however well the
+others do.
 Pure: numbers in, answer out.
 """
 
@@ -18,7 +19,7 @@ from scipy.stats import binomtest
 
 from inspection.contracts import Costs, Limits
 from inspection.errors import IntegrityError
-from inspection.release.scorecard import PartOutcome, Scorecard, StationScore, upper_bound
+from inspection.release.scorecard import PartOutcome, Rate, Scorecard, upper_bound
 
 
 class Answer(StrEnum):
@@ -95,18 +96,19 @@ def rate_check(name: str, kind: str, misses: int, parts: int, limit: float, conf
         why = f"{bound}; no number of parts can show a rate of exactly 0: set a limit above it"
         return Check(name=name, answer=Answer.INSUFFICIENT, why=why, numbers=numbers)
     more = parts_needed(misses, parts, limit, confidence)
-    why = f"{bound}, limit {limit:.2%}: need {more} more {kind} parts without a further miss"
+    why = f"{bound}, limit {limit:.2%}: need {more} more {kind} golden parts without a further miss"
     return Check(name=name, answer=Answer.INSUFFICIENT, why=why, need_more=more, numbers=numbers)
 
 
-def station_check(stations: Mapping[str, StationScore], limit: float, confidence: float) -> Check | None:
-    """Whether some station's own escape rate is above the limit beyond chance; None with less than two to tell apart.
+def escape_check(by: str, rates: Mapping[str, Rate], limit: float, confidence: float) -> Check | None:
+    """Whether some class's or station's (``by``) own escape rate is above the limit beyond chance; ``rates`` by name; None
+    with less than two to tell apart.
 
-    FAIL where the exact lower bound of a station lies above ``limit``; all stations together get the risk of one test
-    (S. Holm, Scand. J. Statist. 1979), so a model that is within the limit everywhere fails here with a probability of at
-    most ``1 - confidence``. Stations with few parts have wide intervals and fail only when they are plainly bad.
+    FAIL where the exact lower bound of one lies above ``limit``; all of them together get the risk of one test (S. Holm,
+    Scand. J. Statist. 1979), so a model that is within the limit everywhere fails here with a probability of at most
+    ``1 - confidence``. Those with few parts have wide intervals and fail only when they are plainly bad.
     """
-    rates = {name: row.escape for name, row in stations.items() if row.escape.parts}
+    name_of_check, rates = f"escape by {by}", {name: rate for name, rate in rates.items() if rate.parts}
     if len(rates) < 2:
         return None
     chance = {n: float(binomtest(r.count, r.parts, limit, alternative="greater").pvalue) for n, r in rates.items()}
@@ -115,15 +117,13 @@ def station_check(stations: Mapping[str, StationScore], limit: float, confidence
         if chance[name] > (1 - confidence) / (len(rates) - tested):
             break
         above.append(name)
-    numbers = {"stations": len(rates), "above": len(above), "p": min(chance.values())}
+    numbers = {"tested": len(rates), "above": len(above), "p": min(chance.values())}
     if not above:
-        why = f"escape by station: none of {len(rates)} is above the limit of {limit:.2%} beyond chance"
-        return Check(name="escape by station", answer=Answer.PASS, why=why, numbers=numbers)
+        why = f"{name_of_check}: none of {len(rates)} is above the limit of {limit:.2%} beyond chance"
+        return Check(name=name_of_check, answer=Answer.PASS, why=why, numbers=numbers)
     seen = ", ".join(f"{name} {rates[name].count} of {rates[name].parts} defective parts" for name in above)
-    why = (
-        f"escape by station: {seen}, above the limit of {limit:.2%} beyond chance, the other {len(rates) - len(above)} not"
-    )
-    return Check(name="escape by station", answer=Answer.FAIL, why=why, numbers=numbers)
+    why = f"{name_of_check}: {seen}, above the limit of {limit:.2%} beyond chance, the other {len(rates) - len(above)} not"
+    return Check(name=name_of_check, answer=Answer.FAIL, why=why, numbers=numbers)
 
 
 def _by_part(card: Scorecard) -> dict[str, PartOutcome]:
@@ -218,9 +218,13 @@ def gate(candidate: Scorecard, champion: Scorecard | None, limits: Limits, costs
     escape, overkill = candidate.escape, candidate.overkill
     bad = rate_check("escape", "defective", escape.count, escape.parts, limits.escape_rate, level)
     good = rate_check("overkill", "good", overkill.count, overkill.parts, limits.overkill_rate, level)
-    there = station_check(candidate.per_station, limits.escape_rate, level)
+    rates = {
+        "class": {name: row.escape for name, row in candidate.per_class.items() if row.escape is not None},
+        "station": {name: row.escape for name, row in candidate.per_station.items()},
+    }
+    apart = (escape_check(by, found, limits.escape_rate, level) for by, found in rates.items())
     compared = [] if champion is None else _against_champion(candidate, champion, level, costs)
-    checks = [bad, good, *([there] if there else []), *compared]
+    checks = [bad, good, *filter(None, apart), *compared]
     answer = min((c.answer for c in checks), key=lambda a: _ORDER[a])
     return GateAnswer(
         answer=answer,

@@ -144,13 +144,16 @@ class Answers:
 
 
 def answers_of(path: Path, frames: Iterable[NDArray[np.uint8]], *, threads: int = 1) -> Answers:
-    """Answers about uint8 frames ``[H, W, 3]`` or ``[1, H, W, 3]``, one session, one at a time."""
+    """Answers about uint8 frames ``[H, W, 3]`` or ``[1, H, W, 3]``, one session, one at a time. Raises BundleError where
+    scores are no numbers."""
     session = session_of(path, threads)
     wanted = [output for output in session.get_outputs() if output.name in ("scores", "novelty")]
     rows = [session.run([o.name for o in wanted], {"frame": f if f.ndim == 4 else f[None]}) for f in frames]
     found = {output.name: [row[place][0] for row in rows] for place, output in enumerate(wanted)}
     classes = next(output.shape[1] for output in wanted if output.name == "scores")
     scores = np.asarray(found["scores"], dtype=np.float32).reshape(len(rows), classes)
+    if not np.isfinite(scores).all():
+        raise BundleError(f"{path.name} gives scores that are no numbers: has its training diverged?")
     return Answers(scores, np.asarray(found["novelty"], dtype=np.float32) if "novelty" in found else None)
 
 

@@ -48,9 +48,9 @@ def quantize_int8(
     """Write an int8 version of an exported model.
 
     ``calibration_frames``: uint8 ``[1, H, W, 3]`` each, of any size. ``per_channel``: a scale for each channel of the
-    weights, else one per tensor. ``plain``: as `quantize_static` does it by itself, nothing prepared or left in float, to
-    compare with. ``reduce_range`` keeps weights to 7 bits, for x86 processors without VNNI, whose 16-bit sums would
-    saturate. Raises UsageError without frames.
+    weights, else one per tensor. ``plain``: as `quantize_static` does it by itself, nothing prepared, and nothing but
+    novelty left in float. ``reduce_range`` keeps weights to 7 bits, for x86 processors without VNNI, whose 16-bit sums
+    would saturate. Raises UsageError without frames.
     """
     frames = iter(calibration_frames)
     first = next(frames, None)
@@ -70,7 +70,7 @@ def quantize_int8(
             reduce_range=reduce_range,
             activation_type=ort_quantization.QuantType.QUInt8,
             weight_type=ort_quantization.QuantType.QInt8,
-            nodes_to_exclude=[] if plain else float_nodes(onnx.load(prepared)),
+            nodes_to_exclude=_behind(onnx.load(prepared), _NOVELTY) if plain else float_nodes(onnx.load(prepared)),
             calibrate_method=_METHODS[method],
             # Histograms picture by picture: all tensors of all pictures at once took 3 GB for 128 of 224 px.
             extra_options={} if method == "minmax" else {"CalibPercentile": percentile, "CalibStridedMinMax": 1},
@@ -127,6 +127,17 @@ def float_nodes(model: Any) -> list[str]:
             backbone.update(node.output)
         outputs = list(node.output)
         if backbone.isdisjoint(outputs) or (not lateral and not head.isdisjoint(outputs)):
+            names.append(node.name)
+    return names
+
+
+def _behind(model: Any, prefix: str) -> list[str]:
+    """Names of the nodes that read weights of this prefix, and of all that follow from those."""
+    names: list[str] = []
+    made: set[str] = set()
+    for node in model.graph.node:
+        if any(i.startswith(prefix) for i in node.input) or not made.isdisjoint(node.input):
+            made.update(node.output)
             names.append(node.name)
     return names
 

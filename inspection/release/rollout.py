@@ -21,7 +21,7 @@ from inspection.contracts import AgentState, Decision, Mode, Purpose, Report, Ta
 from inspection.data.product import Product
 from inspection.errors import IntegrityError, UsageError
 from inspection.release.assignments import assign, belongs, signed_target
-from inspection.release.promotions import is_cold_start
+from inspection.release.promotions import champion, is_cold_start
 from inspection.release.signing import Keys
 from inspection.store.session import exclusive
 from inspection.store.tables import AssignmentRow, DeviceRow, RolloutRow, StationRow, VerdictRow
@@ -114,9 +114,22 @@ def check_ready(
     `start_rollout`."""
     if (other := current(session, product.name)) is not None:
         raise UsageError(f"rollout {other.id} of {product.name!r} is {other.state}: finish or abort it first")
+    if cold_start:
+        check_no_classifier(session, product.name)
     chosen = plan_groups(session, product, cold_start=cold_start) if groups is None else [list(g) for g in groups]
     _check_groups(session, product, chosen, cold_start)
     return chosen
+
+
+def check_no_classifier(session: Session, product: str) -> None:
+    """UsageError where a classifier is on the lines, which a cold start must not replace: it knows less, and would send
+    every station into shadow."""
+    row = champion(session, product)
+    if row is not None and not is_cold_start(session, row.bundle):
+        raise UsageError(
+            f"bundle {row.bundle[:12]}, a classifier, is the champion of {product!r}: a cold start is for the time before "
+            "the first one. Train a better classifier instead"
+        )
 
 
 def start_rollout(
@@ -132,7 +145,8 @@ def start_rollout(
     """Begin: assign the digests ``bundle`` and ``recipe`` to the first group (``groups`` None: `plan_groups`).
 
     Raises UsageError on an empty group, on unknown, repeated or (but for a cold start) collecting stations, on a target
-    that is missing or not signed, and when another rollout of this product is under way.
+    that is missing or not signed, when another rollout of this product is under way, and of a cold start when a classifier
+    is the champion.
     """
     exclusive(session, f"rollout/{product.name}")
     chosen = check_ready(session, product, groups, cold_start=is_cold_start(session, bundle))

@@ -1,5 +1,7 @@
 """The account of a retrain, in markdown: what was decided and why, with the figures it rests on; or where it broke."""
 
+import math
+
 from inspection.data.snapshot_record import Split
 from inspection.data.snapshots import load_snapshot
 from inspection.errors import (
@@ -49,8 +51,8 @@ def account_of(settings: Settings, store: Store, candidate: Candidate, decision:
     """Decision first, then evidence: gates, scorecards, the shipped file, the snapshot, and where to look."""
     sections = [
         f"# Retrain of {candidate.product}\n\n**{decision}**",
-        _gate("Gate 1: the teacher on the golden parts", candidate.gate_1, candidate.golden_1),
-        _gate("Gate 2: the bundle itself, on the agent's runtime", candidate.gate_2, candidate.golden_2),
+        _gate("Gate 1: the teacher on the golden parts", candidate, candidate.gate_1, candidate.golden_1),
+        _gate("Gate 2: the bundle itself, on the agent's runtime", candidate, candidate.gate_2, candidate.golden_2),
         _pointing(map_score_of(candidate)),
         _card("The champion's bundle on the same parts", candidate.champion_2),
         _shipped(candidate.shipped),
@@ -66,8 +68,24 @@ def _where(settings: Settings, candidate: Candidate) -> str:
     return f"{run}; the lines in the [hub]({settings.hub_url})."
 
 
-def _gate(title: str, answer: GateAnswer | None, card: Scorecard | None) -> str:
-    return "" if answer is None else f"## {title}\n\n{answer.why}\n\n{card.to_markdown() if card else ''}"
+def _gate(title: str, candidate: Candidate, answer: GateAnswer | None, card: Scorecard | None) -> str:
+    if answer is None:
+        return ""
+    return "\n\n".join([f"## {title}", f"{answer.why}{_to_label(answer, candidate)}", card.to_markdown() if card else ""])
+
+
+def _to_label(answer: GateAnswer, candidate: Candidate) -> str:
+    """How many parts more must be labelled for the golden ones that are lacking: only a share of them becomes golden."""
+    if candidate.definition is None:
+        return ""
+    share, lacking = candidate.definition.retrain.golden_share, {}
+    for kind, count in (("defective", answer.need_more_defective), ("good", answer.need_more_good)):
+        if count:
+            lacking[kind] = math.ceil(count / share)
+    if not lacking:
+        return ""
+    parts = " and ".join(f"{count} more {kind} ones" for kind, count in lacking.items())
+    return f" {share:.0%} of the parts that are labelled become golden: label about {parts}."
 
 
 def _card(title: str, card: Scorecard | None) -> str:
@@ -101,7 +119,7 @@ def _data(store: Store, snapshot_id: str) -> str:
     snapshot = load_snapshot(store, snapshot_id)
     head = "| class | " + " | ".join(split.value for split in Split) + " |\n|---|" + "---|" * len(Split)
     rows = []
-    for name in snapshot.classes:
+    for name in dict.fromkeys([*snapshot.classes, *sorted(e.label for e in snapshot.examples)]):
         counts = [sum(e.label == name for e in snapshot.of(split)) for split in Split]
         rows.append(f"| {name} | " + " | ".join(map(str, counts)) + " |")
     left_out = f"Labelled pictures left out: {len(snapshot.refused)}." if snapshot.refused else ""

@@ -41,7 +41,7 @@ Rounded = Callable[[Frames], Graph]
 """Trains the first student on with rounding; the frames are those its file will be calibrated on."""
 
 _REFUSALS = (ort_errors.Fail, ort_errors.NotImplemented, ort_errors.InvalidGraph, ValueError, RuntimeError)
-"""What ONNX Runtime's quantizer raises on a graph it cannot make int8."""
+"""What ONNX Runtime raises on a graph that it cannot make int8, or cannot run."""
 
 
 class Described(Protocol):
@@ -161,9 +161,9 @@ class Search:
             export_onnx(rounded(frames), exact)
             self._quantize(student, QAT, exact, frames)
             self._measure()
-        self._time()
+        finalists = self._time()
         found = list(self._found.values())
-        chosen = choose(found, self.bar)
+        chosen = choose([self._found[build] for build in finalists], self.bar)
         self.say(in_words(found, chosen, self.bar))
         answers = self._answers[chosen.build]
         student = next(s for s in self.students if s.folder.name == chosen.build.student)
@@ -222,14 +222,20 @@ class Search:
         elsewhere = [build for build in builds if build.runtime != ONNXRUNTIME]
         for build in builds:
             if build not in elsewhere:
-                try:
-                    yield build, answers_of(self._files[build], self._frames)
-                except BundleError as error:
-                    yield build, str(error)
+                yield build, self._said(build)
         if elsewhere:
             trials = [self._trial(build) for build in elsewhere]
             for build, answer in zip(elsewhere, score(trials, len(self._classes), self._frames), strict=True):
                 yield build, answer.error or answer.answers
+
+    def _said(self, build: Build) -> Answers | str:
+        """What a file says here, or why it says nothing. The float files must: others are compared with them."""
+        try:
+            return answers_of(self._files[build], self._frames)
+        except (BundleError, *_REFUSALS) as error:
+            if build.quantizer == FLOAT:
+                raise
+            return str(error)
 
     def _trial(self, build: Build) -> Trial:
         return Trial(self._files[build], build.runtime, novelty="novelty" in self.students[0].graph.outputs)
@@ -261,14 +267,16 @@ class Search:
 
     # -- timing ---------------------------------------------------------------------------------------------------
 
-    def _time(self) -> None:
-        """All a few times, then whatever may be chosen often enough to choose by."""
+    def _time(self) -> list[Build]:
+        """All a few times, then the best often enough to choose by: these, with the plain file and the reference."""
         self._time_some([build for build, one in self._found.items() if one.error is None], SCREENING_RUNS)
         reference = reference_of(self._found.values())
         good = [one for one in self._found.values() if self.bar.met_by(one, reference)]
         best = sorted(good, key=lambda one: -(one.speedup or 0.0))[:FINALISTS]
         plain = [one for one in good if one.build.quantizer == PLAIN]
-        self._time_some(list(dict.fromkeys(one.build for one in [*best, *plain, reference])), TIMING_RUNS)
+        finalists = list(dict.fromkeys(one.build for one in [*best, *plain, reference]))
+        self._time_some(finalists, TIMING_RUNS)
+        return finalists
 
     def _time_some(self, builds: Sequence[Build], runs: int) -> None:
         reference = reference_of(self._found.values()).build

@@ -1,6 +1,7 @@
 """A candidate on its way from snapshot to line: one folder of files and one JSON record, written after each stage.
 
-Invariant: a stage reads what the stages before it wrote and never changes it, so that any stage can be run again.
+Invariant: a stage reads what the stages before it wrote and never changes it, so that any stage can be run again; then
+what later ones said of its former work is gone.
 """
 
 from datetime import datetime
@@ -9,7 +10,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
-from inspection.contracts import ONNXRUNTIME, Recipe
+from inspection.contracts import ONNXRUNTIME, Recipe, sha256_hex
 from inspection.data.product import Product
 from inspection.errors import UsageError
 from inspection.release.gate import GateAnswer
@@ -63,7 +64,8 @@ class Candidate(BaseModel):
     snapshot: str
     run_id: str
     started_at: datetime
-    definition: Product | None = None  # the product as it was then; None: made by an older version
+    # The product as it was then, its student plan as it was when the bundle was built. None: made by an older version.
+    definition: Product | None = None
     comparison: str | None = None  # address of MLflow's page that compares this run with the champion's
     teacher_recipe: Recipe | None = None
     teacher_version: str | None = None
@@ -119,6 +121,22 @@ class Candidate(BaseModel):
     def bundle_file(self) -> Path:
         """The packed bundle."""
         return self.folder / "bundle.tar"
+
+    def packed(self) -> bytes:
+        """The bundle that the record speaks of. UsageError before there is one, and where the file is another."""
+        asked = f"run `inspection build-bundle {self.run_id}`"
+        if self.bundle is None:
+            raise UsageError(f"run {self.run_id} has no bundle yet: {asked}")
+        if not self.bundle_file.is_file():
+            raise UsageError(
+                f"bundle {self.bundle[:12]} of run {self.run_id} is gone from {self.bundle_file}: {asked} again"
+            )
+        data = self.bundle_file.read_bytes()
+        if sha256_hex(data) != self.bundle:
+            raise UsageError(
+                f"{self.bundle_file} is not bundle {self.bundle[:12]}, which run {self.run_id} says it holds: {asked} again"
+            )
+        return data
 
     @property
     def chosen_onnx(self) -> Path:

@@ -18,6 +18,7 @@ from inspection.models import catalogue
 from inspection.models.deploy import MOST_SURE, ColdStartGraph
 from inspection.release.guard import STATED_SHARE, unfamiliar_limit
 from inspection.release.measure import Answers
+from inspection.release.rollout import check_no_classifier
 from inspection.settings import Settings
 from inspection.stages.build_search import Search, Student, check_runtimes
 from inspection.stages.candidate import Candidate, folder_of
@@ -42,12 +43,12 @@ class Network:
 
 def network_of(product: Product) -> Network:
     """The student's network where its plan has learnt weights, else the teacher's. UsageError where neither has."""
-    size = {"height": product.train.height, "width": product.train.width}
     classes = [product.good_class, UNUSUAL]
     for plan in (product.student, product.train):
         if plan.pretrained != "none":
             backbone = catalogue.resolved(plan.backbone)
-            return Network(backbone, plan.pretrained, classes, product.good_class, **size)
+            height, width = plan.height or product.train.height, plan.width or product.train.width
+            return Network(backbone, plan.pretrained, classes, product.good_class, height, width)
     raise UsageError(
         f"a cold start of {product.name!r} needs weights that have learnt from other pictures, and both plans say "
         '"pretrained": "none": set student.pretrained or train.pretrained to "hub" or to a file of weights'
@@ -57,14 +58,16 @@ def network_of(product: Product) -> Network:
 def make(settings: Settings, store: Store, product_name: str, say: Say) -> Candidate:
     """Learn, export, quantize, choose, pack; returns the candidate with its bundle, ready for gate 2.
 
-    Raises UsageError without learnt weights, with too few good parts, or without any on one of the three sides.
+    Raises UsageError without learnt weights, with too few good parts, without any on one of the three sides, or when a
+    classifier is on the lines.
     """
     with store.begin(read_only=True) as session:
+        check_no_classifier(session, product_name)
         network = network_of(load_product(session, product_name))
     snapshot = build_snapshot(store, product_name, good_only=True)
     material = Material.load(store, product_name, snapshot.digest)
     check_runtimes(material.product.student)
-    _check_sides(material)
+    material.check_sides()
     number = next_version(store, product_name)
     with cold_start_run(settings, material, number) as run:
         candidate = Candidate(
@@ -82,14 +85,6 @@ def make(settings: Settings, store: Store, product_name: str, say: Say) -> Candi
         chosen = search.run()
         candidate = pack_bundle(material, shipping(material, candidate, chosen, say), chosen, number)
         return log_cold_start(settings, run, material, candidate, search.bar)
-
-
-def _check_sides(material: Material) -> None:
-    if empty := [side.value for side in Split if not material.of(side)]:
-        raise UsageError(
-            f"no good part of {material.product.name!r} is on the side{'s' if len(empty) > 1 else ''} {', '.join(empty)}: "
-            "label more good parts, or import some without a split of their own"
-        )
 
 
 def _graph(material: Material, network: Network) -> ColdStartGraph:

@@ -64,15 +64,23 @@ def _promotion(store: Store, product: str, who: str) -> AbstractContextManager[L
 def sign(settings: Settings, store: Store, candidate: Candidate) -> tuple[str, str]:
     """Sign the candidate's bundle and recipe and register both as targets; returns their digests. Idempotent.
 
-    Raises UsageError when gate 2 has not said PASS (of a cold start, which no defective part can prove: not FAIL): an
-    unproven file gets no signature.
+    Raises UsageError when a gate has not said PASS (of a cold start, which no defective part can prove and gate 1 is not
+    asked about: when gate 2 has said FAIL), and when the file is not the one that was judged: an unproven file gets no
+    signature.
     """
+    data = candidate.packed()
     enough = (Answer.PASS, Answer.INSUFFICIENT) if candidate.cold_start else (Answer.PASS,)
-    if candidate.gate_2 is None or candidate.gate_2.answer not in enough or candidate.bundle is None:
-        said = "was not asked" if candidate.gate_2 is None else f"said {candidate.gate_2.answer}"
-        raise UsageError(f"bundle of run {candidate.run_id} is not signed: gate 2 {said}. Run `inspection gate` first")
+    asked = (
+        {"gate 2": candidate.gate_2} if candidate.cold_start else {"gate 1": candidate.gate_1, "gate 2": candidate.gate_2}
+    )
+    for name, answer in asked.items():
+        if answer is None or answer.answer not in enough:
+            said = "was not asked" if answer is None else f"said {answer.answer}"
+            raise UsageError(
+                f"bundle of run {candidate.run_id} is not signed: {name} {said}. "
+                + ("Run `inspection gate` first" if answer is None else "`inspection gate` says why")
+            )
     keys = load_or_create_keys(settings.keys)
-    data = candidate.bundle_file.read_bytes()
     manifest, recipe = read_manifest(data), read_recipe(data)
     bundle = _register(store, keys, TargetKind.BUNDLE, data, manifest.name, manifest.version, manifest.product)
     signed = _register(store, keys, TargetKind.RECIPE, recipe.canonical(), "recipe", recipe.version, recipe.product)
@@ -118,8 +126,13 @@ def start(
 ) -> int:
     """Write the challenger into the ledger and begin its rollout; returns the rollout's id.
 
-    Raises LeaseError when another promotion is under way, UsageError when a rollout is.
+    Raises LeaseError when another promotion is under way, UsageError when a rollout is, and where `sign` does.
     """
+    if candidate.edge_version is None:
+        raise UsageError(
+            f"the bundle of run {candidate.run_id} has no version in MLflow, so nobody could tell what runs: "
+            f"run `inspection build-bundle {candidate.run_id}` again"
+        )
     bundle, recipe = sign(settings, store, candidate)
     keys = load_or_create_keys(settings.keys)
     with _promotion(store, candidate.product, who) as lease, store.begin() as session:

@@ -17,7 +17,7 @@ from inspection.store.session import Store
 from inspection.store.tables import PromotionRow, SnapshotRow
 
 FILES = ("weights.safetensors", "trained.json")
-RECIPE = "recipe.json"
+RECIPE, RUN = "recipe.json", "run.txt"
 
 
 @dataclass(frozen=True)
@@ -109,8 +109,23 @@ def teacher_of_champion(material: Material, folder: Path) -> ChampionTeacher | N
     if row is None:
         return None
     place = _fetch(material.store, row.run_id, "teacher", folder)
-    recipe = Recipe.parse(material.store.blobs.get(f"trained/{row.run_id}/teacher/{RECIPE}"))
-    return ChampionTeacher(row.run_id, place, recipe)
+    (place / RECIPE).write_bytes(material.store.blobs.get(f"trained/{row.run_id}/teacher/{RECIPE}"))
+    (place / RUN).write_text(row.run_id)
+    return fetched_teacher(folder)
+
+
+def fetched_teacher(folder: Path) -> ChampionTeacher | None:
+    """What `teacher_of_champion` fetched below ``folder``, whoever is the champion today; None where nothing was."""
+    place = folder / "champion-teacher"
+    if not (place / RUN).is_file():
+        return None
+    return ChampionTeacher((place / RUN).read_text(), place, Recipe.parse((place / RECIPE).read_bytes()))
+
+
+def fetched_student(folder: Path) -> Path | None:
+    """The same of `student_of_champion`."""
+    place = folder / "champion-student"
+    return place if place.is_dir() else None
 
 
 def student_of_champion(material: Material, folder: Path) -> Path | None:

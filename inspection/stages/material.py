@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self, overload
 
 import numpy as np
@@ -14,6 +14,7 @@ from inspection.data.products import load_product
 from inspection.data.snapshot_record import Example, Snapshot, Split
 from inspection.data.snapshots import load_snapshot
 from inspection.errors import UsageError
+from inspection.stages.candidate import Candidate
 from inspection.store.session import Store
 from inspection.training.cache import decode_tiles
 
@@ -77,6 +78,16 @@ class Material:
             raise UsageError(f"snapshot {snapshot[:12]} is one of product {found.product!r}, not of {product!r}")
         return cls(definition, found, store)
 
+    @classmethod
+    def behind(cls, store: Store, candidate: Candidate) -> "Material":
+        """A candidate's snapshot, and its product as it is today but for what its teacher was trained with: classes,
+        region, tiling and training plan. Raises UsageError."""
+        found, then = cls.load(store, candidate.product, candidate.snapshot), candidate.definition
+        if then is None:
+            return found
+        kept = {name: getattr(then, name) for name in ("good_class", "classes", "region", "tiling", "train")}
+        return replace(found, product=found.product.model_copy(update=kept))
+
     def picture(self, sha256: str) -> bytes:
         """A picture's file bytes; MissingPictureError when they are gone."""
         return self.store.blobs.get(f"pictures/{sha256}")
@@ -84,6 +95,14 @@ class Material:
     def frames(self, examples: Sequence[Example]) -> Frames:
         """What a model is shown of the examples."""
         return Frames(examples, self.picture, self.product)
+
+    def check_sides(self) -> None:
+        """UsageError where a side has no picture: it would be found after hours of training."""
+        if empty := [side.value for side in Split if not self.of(side)]:
+            raise UsageError(
+                f"nothing of {self.product.name!r} is on the side{'s' if len(empty) > 1 else ''} {', '.join(empty)}: label "
+                "more parts, or import some without a split of their own"
+            )
 
     @property
     def tiles(self) -> int:

@@ -18,18 +18,22 @@ def _file_of(candidate: Candidate) -> Path:
 
 
 def keep_map_score(material: Material, candidate: Candidate, judged: Sequence[tuple[Verdict, str]]) -> MapScore | None:
-    """Score the bundle's regions against the golden parts' boxes and write the score down; None where nobody drew any.
-
-    A verdict's ``sequence`` is the place of its picture among the golden examples, counted from 1.
-    """
-    examples, path = material.of(Split.GOLDEN), _file_of(candidate)
-    pairs = [(verdict, examples[verdict.sequence - 1]) for verdict, _ in judged]
-    found = score_verdicts(pairs, material.product.good_class)
+    """Write the `map_score` down beside the candidate's record."""
+    found, path = map_score(material, judged), _file_of(candidate)
     if found is None:
         path.unlink(missing_ok=True)
     else:
         path.write_text(found.model_dump_json(indent=1))
     return found
+
+
+def map_score(material: Material, judged: Sequence[tuple[Verdict, str]]) -> MapScore | None:
+    """The bundle's regions against the golden parts' boxes; None where nobody drew any.
+
+    A verdict's ``sequence`` is the place of its picture among the golden examples, counted from 1.
+    """
+    examples = material.of(Split.GOLDEN)
+    return score_verdicts([(v, examples[v.sequence - 1]) for v, _ in judged], material.product.good_class)
 
 
 def map_score_of(candidate: Candidate) -> MapScore | None:

@@ -1,25 +1,41 @@
 """`inspection rebuild RUN`: the run's figures made anew from its id alone, beside those that were kept.
 
-Invariant: made from what the run itself froze (snapshot, product, the champion's weights it began from), never from what is
-in force today; each look at the golden side is counted. On a processor with the versions of then the network is the same to
-the bit; on a GPU, or with others, the figures say how far it is off.
+Invariant: made from what the run itself froze (snapshot, product, the champion's networks it began from), never from what
+is in force today; each look at the golden side is counted. On a processor with the versions of then the networks are the
+same to the bit; on a GPU, or with others, the figures say how far they are off. What was timed is not timed again.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-from inspection.contracts import sha256_hex
+from inspection.contracts import ONNXRUNTIME, sha256_hex
+from inspection.data.product import StudentPlan
 from inspection.data.snapshot_record import Split
 from inspection.data.snapshots import look_at_golden
 from inspection.errors import UsageError
+from inspection.release.export import Graph, export_onnx
+from inspection.release.gate import gate
+from inspection.release.measure import Answers, answers_of
 from inspection.release.replay import golden_pictures, replay
-from inspection.release.scorecard import Scorecard
-from inspection.stages.candidate import Candidate
+from inspection.release.search import FLOAT, QAT
+from inspection.release.trials import Trial, score
+from inspection.settings import Settings
+from inspection.stages.build_search import Student, calibration_frames, quantize
+from inspection.stages.candidate import Candidate, Shipped
+from inspection.stages.heritage import fetched_student, fetched_teacher
 from inspection.stages.material import Material, Say
+from inspection.stages.pointing import map_score, map_score_of
+from inspection.stages.shrink import device_graph, rule_of
 from inspection.stages.teach import golden_card, judge_teacher
 from inspection.store.session import Store
+from inspection.training.cache import clear_pictures
+from inspection.training.distil import distil
+from inspection.training.engine import Compute
 from inspection.training.fit import train
-from inspection.training.record import load_trained
+from inspection.training.qat import train_rounded
+from inspection.training.record import Trained, load_trained
 
 
 @dataclass(frozen=True)
@@ -36,54 +52,138 @@ class Figure:
         return self.then == self.now
 
 
-def rebuild(store: Store, candidate: Candidate, say: Say) -> list[Figure]:
-    """Train and judge the candidate's teacher anew; replay its bundle, where it has one, on the golden parts.
+def rebuild(settings: Settings, store: Store, candidate: Candidate, say: Say) -> list[Figure]:
+    """Train and judge the candidate's teacher anew, distil the student that was shipped and make its file anew, replay the
+    bundle on the golden parts; of a cold start, which trained nothing, the last alone.
 
-    UsageError for a run that was made before candidates kept their product, or never judged, and for a cold start, which
-    trained nothing.
+    UsageError for a run that was made before candidates kept their product, or never judged.
     """
-    if candidate.cold_start:
-        raise UsageError(f"run {candidate.run_id} is a cold start: nothing was trained that could be trained anew")
-    if candidate.definition is None or candidate.golden_1 is None:
+    if candidate.definition is None or (candidate.golden_1 is None and not candidate.cold_start):
         raise UsageError(f"run {candidate.run_id} did not keep what it was made from: train it anew with this version")
     material = replace(Material.load(store, candidate.product, candidate.snapshot), product=candidate.definition)
-    return [*_teacher(material, candidate, candidate.golden_1, say), *_bundle(material, candidate, say)]
+    with ExitStack() as after:
+        after.callback(clear_pictures, candidate.folder)
+        again = _Again(material, candidate, Compute.of(settings.training).here, say)
+        return list(again.figures())
 
 
-def _teacher(material: Material, candidate: Candidate, kept: Scorecard, say: Say) -> Iterator[Figure]:
-    then = load_trained(candidate.teacher / "trained")
-    former = candidate.folder / "champion-teacher"
-    warm = former if material.product.train.warm_start and former.is_dir() else None
-    say(f"training {then.backbone} anew, as run {candidate.run_id} did")
-    folder = candidate.folder / "rebuilt"
-    now = train(material.snapshot, material.product, material.picture, folder, warm_start=warm)
-    judgement = judge_teacher(material, now, None, who=f"rebuild of run {candidate.run_id}")
+@dataclass(frozen=True)
+class _Again:
+    """A run, once more; what it makes lies in ``rebuilt`` below the candidate's folder."""
+
+    material: Material
+    candidate: Candidate
+    compute: Compute
+    say: Say
+
+    @property
+    def folder(self) -> Path:
+        return self.candidate.folder / "rebuilt"
+
+    def figures(self) -> Iterator[Figure]:
+        if not self.candidate.cold_start:
+            yield from self._teacher()
+            if self.candidate.bundle is not None and self.candidate.shipped is not None:
+                yield from self._student(self.candidate.shipped)
+        if self.candidate.bundle is not None and self.candidate.golden_2 is not None:
+            yield from self._bundle()
+
+    def _teacher(self) -> Iterator[Figure]:
+        material, candidate = self.material, self.candidate
+        then, champion = load_trained(candidate.teacher / "trained"), fetched_teacher(candidate.folder)
+        self.say(f"training {then.backbone} anew, as run {candidate.run_id} did")
+        warm = champion.trained if champion is not None and material.product.train.warm_start else None
+        folder = self.folder / "teacher"
+        now = train(material.snapshot, material.product, material.picture, folder, warm_start=warm, compute=self.compute)
+        judgement = judge_teacher(material, now, champion, who=f"rebuild of run {candidate.run_id}")
+        yield from _networks("teacher", then, now)
+        if candidate.teacher_recipe is not None:
+            yield Figure("teacher: recipe", candidate.teacher_recipe.digest[:12], judgement.recipe.digest[:12])
+        if candidate.golden_1 is not None:
+            yield from _metrics("teacher", candidate.golden_1.metrics(""), judgement.card.metrics(""))
+        if candidate.gate_1 is not None:
+            yield Figure("gate 1: answer", candidate.gate_1.answer.value, judgement.answer.answer.value)
+
+    def _student(self, shipped: Shipped) -> Iterator[Figure]:
+        """Of the student whose file was shipped, from the teacher that was kept."""
+        material, candidate = self.material, self.candidate
+        then, teacher = load_trained(candidate.student / "trained"), load_trained(candidate.teacher / "trained")
+        plan = self._plan(shipped)
+        self.say(f"distilling {teacher.backbone} into {plan.backbone} anew")
+        product = material.product.model_copy(update={"student": plan})
+        warm = fetched_student(candidate.folder) if product.train.warm_start else None
+        now = distil(
+            teacher, material.snapshot, product, material.picture, self.folder / "student", warm_start=warm,
+            compute=self.compute,
+        )  # fmt: skip
+        yield from _networks("student", then, now)
+        if shipped.quantizer is None or candidate.recipe is None:
+            return
+        self.say(f"making its {shipped.quantizer} file anew")
+        file = self._file(Student(self.folder / "student", now, device_graph(material, now)), now, teacher, shipped)
+        yield Figure("student: file, bytes", str(shipped.length), str(file.stat().st_size))
+        answers = self._answers(file, shipped, now)
+        recipe = rule_of(material, now.classes, candidate.recipe.version)(answers)
+        yield Figure("bundle: recipe", candidate.recipe.digest[:12], recipe.digest[:12])
+
+    def _plan(self, shipped: Shipped) -> StudentPlan:
+        plans = self.material.product.student.students()
+        folders = [self.candidate.student_folder(number).name for number in range(len(plans))]
+        return plans[folders.index(shipped.student)]
+
+    def _file(self, student: Student, made: Trained, teacher: Trained, shipped: Shipped) -> Path:
+        material, quantizer, frames = self.material, shipped.quantizer or FLOAT, calibration_frames(self.material)
+        graph: Graph = student.graph
+        if quantizer == QAT:
+            rounded = train_rounded(
+                made, teacher, material.snapshot, material.product, material.picture, self.folder / "rounded", frames,
+                compute=self.compute,
+            )  # fmt: skip
+            graph = device_graph(material, rounded)
+        export_onnx(graph, student.file(FLOAT))
+        if quantizer == FLOAT:
+            return student.file(FLOAT)
+        quantize(student.file(FLOAT), frames, "minmax" if quantizer == QAT else quantizer, student.file(quantizer))
+        return student.file(quantizer)
+
+    def _answers(self, file: Path, shipped: Shipped, network: Trained) -> Answers:
+        frames = self.material.frames(self.material.of(Split.VALIDATION))
+        if shipped.runtime == ONNXRUNTIME:
+            said = answers_of(file, frames)
+        else:
+            trial = Trial(file, shipped.runtime, novelty=self.material.product.student.novelty_guard)
+            said = score([trial], len(network.classes), frames)[0].answers
+        return said.by_picture(self.material.tiles, network.classes.index(network.good_class))
+
+    def _bundle(self) -> Iterator[Figure]:
+        material, candidate, kept = self.material, self.candidate, self.candidate.golden_2
+        if kept is None:
+            return
+        data = candidate.packed()
+        self.say(f"replaying bundle {sha256_hex(data)[:12]} on the golden parts")
+        with material.store.begin() as session:
+            look_at_golden(session, candidate.snapshot, f"rebuild of run {candidate.run_id}", "the bundle's figures")
+        judged = replay(data, golden_pictures(material.of(Split.GOLDEN), material.picture))
+        card = golden_card(material, judged)
+        yield from _metrics("bundle", kept.metrics(""), card.metrics(""))
+        if candidate.gate_2 is not None:
+            answer = gate(card, candidate.champion_2, material.product.limits, material.product.costs)
+            yield Figure("gate 2: answer", candidate.gate_2.answer.value, answer.answer.value)
+        maps = [found.metrics("") if found else {} for found in (map_score_of(candidate), map_score(material, judged))]
+        yield from _metrics("map", *maps)
+
+
+def _networks(whose: str, then: Trained, now: Trained) -> Iterator[Figure]:
     weights = (sha256_hex(trained.weights.read_bytes())[:12] for trained in (then, now))
-    yield Figure("teacher: weights, SHA-256", *weights)
-    yield Figure("teacher: epochs, best one", *(f"{len(t.history)}, {t.best_epoch + 1}" for t in (then, now)))
-    if candidate.teacher_recipe is not None:
-        yield Figure("teacher: recipe", candidate.teacher_recipe.digest[:12], judgement.recipe.digest[:12])
-    yield from _cards("teacher", kept, judgement.card)
+    yield Figure(f"{whose}: weights, SHA-256", *weights)
+    yield Figure(f"{whose}: epochs, best one", *(f"{len(t.history)}, {t.best_epoch + 1}" for t in (then, now)))
 
 
-def _bundle(material: Material, candidate: Candidate, say: Say) -> Iterator[Figure]:
-    if candidate.bundle is None or candidate.golden_2 is None:
-        return
-    say(f"replaying bundle {candidate.bundle[:12]} on the golden parts")
-    with material.store.begin() as session:
-        look_at_golden(session, candidate.snapshot, f"rebuild of run {candidate.run_id}", "the bundle's figures")
-    data = candidate.bundle_file.read_bytes()
-    yield Figure("bundle: SHA-256", candidate.bundle[:12], sha256_hex(data)[:12])
-    card = golden_card(material, replay(data, golden_pictures(material.of(Split.GOLDEN), material.picture)))
-    yield from _cards("bundle", candidate.golden_2, card)
-
-
-def _cards(whose: str, then: Scorecard, now: Scorecard) -> Iterator[Figure]:
-    """All figures of two scorecards by name."""
-    before, after = then.metrics(whose), now.metrics(whose)
-    for name in sorted(before.keys() | after.keys()):
-        words = (f"{values[name]:.6f}" if name in values else "none" for values in (before, after))
-        yield Figure(f"{whose}: {name.partition('/')[2]}", *words)
+def _metrics(whose: str, then: Mapping[str, float], now: Mapping[str, float]) -> Iterator[Figure]:
+    """Figures by the names MLflow shows."""
+    for name in sorted(then.keys() | now.keys()):
+        words = (f"{values[name]:.6f}" if name in values else "none" for values in (then, now))
+        yield Figure(f"{whose}: {name.removeprefix('/')}", *words)
 
 
 def in_words(figures: list[Figure]) -> str:

@@ -4,6 +4,7 @@ Invariants: calibration pictures come from the training side, thresholds from th
 looked at.
 """
 
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -39,6 +40,7 @@ from inspection.stages.judging import Rule, by_class, guard_overkill, limit_of
 from inspection.stages.material import Material, Say
 from inspection.store.session import Store
 from inspection.store.tables import BundleRow
+from inspection.training.cache import clear_pictures
 from inspection.training.distil import distil
 from inspection.training.engine import Compute
 from inspection.training.predict import predict
@@ -46,16 +48,24 @@ from inspection.training.qat import train_rounded
 from inspection.training.record import Trained, load_trained
 
 SELF_TEST_PICTURES = 8
+_OF_A_BUNDLE = ("bundle", "golden_2", "champion_2", "gate_2", "student_run_id", "edge_version")
 
 
 def build(settings: Settings, store: Store, candidate: Candidate, say: Say) -> Candidate:
-    """Everything between gate 1 and gate 2; returns the candidate with its bundle. Can be run again."""
-    material = Material.load(store, candidate.product, candidate.snapshot)
+    """Everything between gate 1 and gate 2, by the product's student plan of today; returns the candidate with its bundle,
+    of which no gate has said anything yet. Can be run again."""
+    material = Material.behind(store, candidate)
     check_runtimes(material.product.student)
+    with ExitStack() as after:
+        after.callback(clear_pictures, candidate.folder)
+        return _build(settings, material, candidate.with_(definition=material.product), say)
+
+
+def _build(settings: Settings, material: Material, candidate: Candidate, say: Say) -> Candidate:
     compute = Compute.of(settings.training).here
     teacher = load_trained(candidate.teacher / "trained")
     made = _distilled(material, candidate, teacher, compute, say)
-    number = next_version(store, candidate.product)
+    number = next_version(material.store, candidate.product)
     search = Search(
         material,
         [Student(folder, trained, device_graph(material, trained)) for folder, trained in made.items()],
@@ -65,7 +75,7 @@ def build(settings: Settings, store: Store, candidate: Candidate, say: Say) -> C
     )
     chosen = search.run(_rounded(material, candidate, teacher, next(iter(made.values())), compute, say))
     candidate = shipping(material, candidate, chosen, say)
-    keep_student(store, candidate)
+    keep_student(material.store, candidate)
     candidate = pack_bundle(material, candidate, chosen, number)
     return log_student(settings, material, candidate, made[chosen.student.folder], search.bar)
 
@@ -209,6 +219,8 @@ def _shipped(material: Material, chosen: Chosen) -> Shipped:
 def pack_bundle(material: Material, candidate: Candidate, chosen: Chosen, number: int) -> Candidate:
     """Write the bundle of the chosen file, with a self-test of validation pictures; returns the candidate with it."""
     data = _packed(material, candidate, chosen, number)
+    # What was said of an earlier bundle goes first, so that no kill leaves the new file with it.
+    candidate = candidate.with_(**dict.fromkeys(_OF_A_BUNDLE))
     candidate.bundle_file.write_bytes(data)
     return candidate.with_(recipe=chosen.recipe, version=number, bundle=sha256_hex(data))
 

@@ -1,17 +1,18 @@
 """From snapshot to a judged teacher: train, calibrate on validation, look at the golden parts once, ask gate 1.
 
 The golden look is counted before it is taken. The champion, if there is one, is judged on the same golden parts with the
-recipe it was judged with.
+recipe it was judged with, framed as that says.
 """
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
 from numpy.typing import NDArray
 
-from inspection.contracts import Recipe, Verdict
+from inspection.contracts import Framed, Recipe, Verdict
 from inspection.data.snapshot_record import Example, Split
 from inspection.data.snapshots import look_at_golden
 from inspection.release.evaluate import judged
@@ -25,6 +26,7 @@ from inspection.stages.heritage import ChampionTeacher, check_losses, keep_teach
 from inspection.stages.material import Material, Say
 from inspection.store.session import Store
 from inspection.store.tables import GateDecisionRow
+from inspection.training.cache import clear_pictures
 from inspection.training.engine import Compute
 from inspection.training.fit import train
 from inspection.training.predict import predict
@@ -46,12 +48,13 @@ class Judgement:
 def teach(settings: Settings, material: Material, say: Say, compute: Compute | None = None) -> Candidate:
     """Train on a snapshot, log the run in MLflow, judge; returns the candidate with gate 1's answer.
 
-    ``compute``: None for what the settings say of this machine alone. Raises IntegrityError, before anything is trained,
-    when a class of the champion's shrank or vanished.
+    ``compute``: None for what the settings say of this machine alone. Raises, before anything is trained, UsageError when a
+    side has no picture, and IntegrityError when a class of the champion's shrank or vanished.
     """
+    material.check_sides()
     check_losses(material)
     store, snapshot_id, product_name = material.store, material.snapshot.digest, material.product.name
-    with TeacherRun(settings, material) as run:
+    with ExitStack() as after, TeacherRun(settings, material) as run:
         candidate = Candidate(
             folder=folder_of(settings, run.id),
             product=product_name,
@@ -60,6 +63,7 @@ def teach(settings: Settings, material: Material, say: Say, compute: Compute | N
             started_at=datetime.now(UTC),
             definition=material.product,
         )
+        after.callback(clear_pictures, candidate.folder)
         champion = teacher_of_champion(material, candidate.folder)
         candidate = candidate.with_(comparison=run.comparison(champion.run_id if champion else None))
         compute = compute or Compute.of(settings.training).here
@@ -68,9 +72,8 @@ def teach(settings: Settings, material: Material, say: Say, compute: Compute | N
         say(judgement.answer.why)
         record_gate(store, candidate.product, 1, run.id, snapshot_id, judgement.answer, judgement.card)
         candidate = candidate.with_(teacher_recipe=judgement.recipe, golden_1=judgement.card, gate_1=judgement.answer)
-        candidate = run.finish(candidate, teacher, judgement.pairs)
-    keep_teacher(store, candidate, judgement.recipe)
-    return candidate
+        keep_teacher(store, candidate, judgement.recipe)
+        return run.finish(candidate, teacher, judgement.pairs)
 
 
 def train_teacher(
@@ -102,15 +105,15 @@ def train_teacher(
     )
 
 
-def _scores(material: Material, trained: Trained, examples: Sequence[Example]) -> NDArray[np.float32]:
-    return predict(trained, examples, material.picture, framed=material.product)
+def _scores(material: Material, trained: Trained, examples: Sequence[Example], framed: Framed) -> NDArray[np.float32]:
+    return predict(trained, examples, material.picture, framed=framed)
 
 
 def judge_teacher(material: Material, teacher: Trained, champion: ChampionTeacher | None, *, who: str) -> Judgement:
     """Thresholds from the validation side, then one counted look at the golden side, then the gate."""
     product, validation, golden = material.product, material.of(Split.VALIDATION), material.of(Split.GOLDEN)
     recipe = calibrate(
-        _scores(material, teacher, validation),
+        _scores(material, teacher, validation, product),
         [e.label for e in validation],
         teacher.classes,
         product,
@@ -119,12 +122,12 @@ def judge_teacher(material: Material, teacher: Trained, champion: ChampionTeache
     )
     with material.store.begin() as session:
         look_at_golden(session, material.snapshot.digest, who, "gate 1")
-    pairs = judged(_scores(material, teacher, golden), teacher.classes, golden, recipe)
+    pairs = judged(_scores(material, teacher, golden, product), teacher.classes, golden, recipe)
     card = golden_card(material, pairs)
     theirs = None
     if champion is not None:
-        former = load_trained(champion.trained)
-        theirs = golden_card(material, judged(_scores(material, former, golden), former.classes, golden, champion.recipe))
+        former, rule = load_trained(champion.trained), champion.recipe
+        theirs = golden_card(material, judged(_scores(material, former, golden, rule), former.classes, golden, rule))
     return Judgement(recipe, pairs, card, theirs, gate(card, theirs, product.limits, product.costs))
 
 

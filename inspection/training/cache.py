@@ -145,6 +145,12 @@ def working_pictures(examples: Sequence[Example], pictures: Pictures, workshop: 
     return Working.open(path, shape)
 
 
+def clear_pictures(below: Path) -> None:
+    """Delete what `working_pictures` wrote anywhere below a folder: nothing reads it once its training is over."""
+    for path in below.rglob("pictures-*"):
+        path.unlink(missing_ok=True)
+
+
 def _write(path: Path, examples: Sequence[Example], pictures: Pictures, workshop: Workshop) -> None:
     """Write temporary files, then name them, the pictures last: their name means that all are complete."""
     images, places, labels = path.with_suffix(".u8.tmp"), path.with_suffix(".places.tmp"), []

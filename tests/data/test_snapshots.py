@@ -206,7 +206,9 @@ def test_one_part_in_two_groups_is_kept_together_or_refused(labelled: Store, add
 def test_what_has_no_usable_label_is_refused_with_its_reason(labelled: Store, add: Add) -> None:
     """Contradictions, "cannot tell" and rare classes are counted, never silent."""
     contradicted, unclear = add(texture(300), part="300"), add(texture(301), part="301")
-    rare = {add(texture(302 + n), "dent", part=f"dent{n}") for n in range(3)}
+    with labelled.begin() as session:
+        session.add_all(SplitRow(product="lid", group=f"dent{n}", split="train") for n in range(3))
+    rare = {add(texture(302 + n), "dent", part=f"dent{n}", group=f"dent{n}") for n in range(3)}
     with labelled.begin() as session:
         record_answers(
             session,
@@ -222,6 +224,18 @@ def test_what_has_no_usable_label_is_refused_with_its_reason(labelled: Store, ad
     assert refused(snapshot)[contradicted][1] == "ann: ok; bob: dent"
     assert snapshot.classes == ["ok", "scratch"]
     assert build_snapshot(labelled, "lid", min_per_class=2).classes == ["ok", "scratch", "dent"]
+
+
+def test_golden_pictures_of_a_class_too_rare_to_learn_stay(labelled: Store, add: Add) -> None:
+    """What the model cannot know escapes all the same, and a gate that never saw it could not say so."""
+    with labelled.begin() as session:
+        sides = {"g1": "golden", "g2": "train", "g3": "validation"}
+        session.add_all(SplitRow(product="lid", group=group, split=side) for group, side in sides.items())
+    seen, *others = (add(texture(300 + n), "dent", part=f"dent{n}", group=f"g{n}") for n in (1, 2, 3))
+    snapshot = build_snapshot(labelled, "lid")
+    assert snapshot.classes == ["ok", "scratch"]
+    assert [(e.picture, e.split) for e in snapshot.examples if e.label == "dent"] == [(seen, Split.GOLDEN)]
+    assert {picture: reason for picture, (reason, _) in refused(snapshot).items()} == dict.fromkeys(others, "rare_class")
 
 
 def test_a_missing_picture_stops_the_snapshot(labelled: Store) -> None:

@@ -10,8 +10,8 @@ from scipy.stats import binomtest
 
 from inspection.contracts import Costs, Decision, Limits
 from inspection.errors import IntegrityError
-from inspection.release.gate import Answer, gate, parts_needed, ranks_better, station_check
-from inspection.release.scorecard import PartOutcome, Rate, Scorecard, StationScore, upper_bound
+from inspection.release.gate import Answer, escape_check, gate, parts_needed, ranks_better
+from inspection.release.scorecard import PartOutcome, Rate, Scorecard, StationScore, scorecard_of, upper_bound
 from tests.release.making import card
 
 LIMITS = Limits(escape_rate=0.05, overkill_rate=0.10)
@@ -31,7 +31,7 @@ def test_too_few_parts_are_insufficient_and_the_missing_number_is_right() -> Non
     answer = gate(card(0, 20, 0, 100), None, LIMITS, COSTS)
     assert answer.answer is Answer.INSUFFICIENT
     assert answer.need_more_defective == 39
-    assert "need 39 more defective parts" in answer.why
+    assert "need 39 more defective golden parts" in answer.why
 
 
 def test_a_point_estimate_above_the_limit_fails_however_few_parts() -> None:
@@ -110,9 +110,14 @@ def test_different_golden_parts_cannot_be_compared() -> None:
         gate(card(0, 60, 0, 100), card(0, 61, 0, 100), LIMITS, COSTS)
 
 
+def rates_of(escapes: Sequence[tuple[int, int]]) -> dict[str, Rate]:
+    """So many escapes of so many defective parts, each with a name."""
+    return {f"s{n}": Rate.of(*rate) for n, rate in enumerate(escapes)}
+
+
 def at_stations(escapes: Sequence[tuple[int, int]]) -> dict[str, StationScore]:
-    """Stations with so many escapes of so many defective parts."""
-    return {f"s{n}": StationScore(escape=Rate.of(*rate), overkill=Rate.of(0, 10)) for n, rate in enumerate(escapes)}
+    """Stations with such rates."""
+    return {name: StationScore(escape=rate, overkill=Rate.of(0, 10)) for name, rate in rates_of(escapes).items()}
 
 
 def test_a_station_that_lets_defects_through_fails_the_whole() -> None:
@@ -130,13 +135,26 @@ def test_a_station_that_lets_defects_through_fails_the_whole() -> None:
     )
 
 
+def test_a_class_that_is_let_through_fails_the_whole() -> None:
+    """Five of 305 are within 5 % on the whole, but all of them are one kind of defect, and all of that kind."""
+    caught = [PartOutcome(part=f"s{i}", truth=["scratch"], decision=Decision.NG, score=0.9) for i in range(300)]
+    passed = [PartOutcome(part=f"c{i}", truth=["crack"], decision=Decision.OK, score=0.1) for i in range(5)]
+    good = [PartOutcome(part=f"g{i}", truth=[], decision=Decision.OK, score=0.1) for i in range(100)]
+    card = scorecard_of([*caught, *passed, *good], good_class="good", pictures=405)
+    answer = gate(card, None, LIMITS, COSTS)
+    assert answer.answer is Answer.FAIL
+    assert "escape by class: crack 5 of 5 defective parts, above the limit of 5.00% beyond chance" in answer.why
+    one = scorecard_of([*caught, *passed[:1], *good], good_class="good", pictures=401)
+    assert gate(one, None, LIMITS.model_copy(update={"confidence": 0.99}), COSTS).answer is Answer.PASS
+
+
 def test_few_parts_of_a_station_accuse_nobody() -> None:
     """One escape of two at one of ten stations is what chance does; a station alone is the whole, asked already."""
-    few = station_check(at_stations([(1, 2)] + [(0, 30)] * 9), 0.05, 0.95)
+    few = escape_check("station", rates_of([(1, 2)] + [(0, 30)] * 9), 0.05, 0.95)
     assert few is not None
     assert few.answer is Answer.PASS
-    assert station_check(at_stations([(5, 8)]), 0.05, 0.95) is None
-    assert station_check(at_stations([(5, 8), (0, 0)]), 0.05, 0.95) is None
+    assert escape_check("station", rates_of([(5, 8)]), 0.05, 0.95) is None
+    assert escape_check("station", rates_of([(5, 8), (0, 0)]), 0.05, 0.95) is None
 
 
 @pytest.mark.parametrize("parts", [[20] * 2, [5, 40, 160], [12] * 10, [60] * 40])
@@ -144,7 +162,7 @@ def test_stations_at_the_limit_are_seldom_accused(parts: list[int]) -> None:
     """With every station at the limit exactly, the check fails a model in at most 5 % of the golden sets drawn."""
     rng, accused = np.random.default_rng(1), 0
     for _ in range(2000 // len(parts)):
-        found = station_check(at_stations([(int(rng.binomial(n, 0.1)), n) for n in parts]), 0.1, 0.95)
+        found = escape_check("station", rates_of([(int(rng.binomial(n, 0.1)), n) for n in parts]), 0.1, 0.95)
         accused += found is not None and found.answer is Answer.FAIL
     assert binomtest(accused, 2000 // len(parts), 0.05, alternative="greater").pvalue > 1e-3
 
@@ -174,7 +192,7 @@ def test_one_more_escape_at_a_station_never_improves_the_answer(
     place = data.draw(st.integers(0, len(stations) - 1))
     misses, parts = stations[place]
     worse = [*stations[:place], (min(misses + 1, parts), parts), *stations[place + 1 :]]
-    before, after = (station_check(at_stations(rows), 0.1, 0.9) for rows in (stations, worse))
+    before, after = (escape_check("station", rates_of(rows), 0.1, 0.9) for rows in (stations, worse))
     if before is not None and after is not None:
         assert ORDER.index(after.answer) <= ORDER.index(before.answer)
 

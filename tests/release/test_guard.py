@@ -79,16 +79,17 @@ def test_the_self_test_keeps_away_from_the_limit_on_novelty() -> None:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A guarded classifier (random weights: it knows nothing) as float and as int8."""
+    """A guarded classifier (random weights: it knows nothing) as float, and as int8 of two kinds."""
     torch.manual_seed(4)
     net = catalogue.build(BACKBONE, 2, pretrained="none", height=SIDE, width=SIDE).eval()
     folder = tmp_path_factory.mktemp("guarded")
     export_onnx(GuardedGraph(DeployGraph(net), learnt(net, 60)).eval(), folder / "float.onnx")
     quantize_int8(folder / "float.onnx", [surface(i)[None] for i in range(16)], folder / "int8.onnx")
-    return {name: folder / f"{name}.onnx" for name in ("float", "int8")}
+    quantize_int8(folder / "float.onnx", [surface(i)[None] for i in range(16)], folder / "plain.onnx", plain=True)
+    return {name: folder / f"{name}.onnx" for name in ("float", "int8", "plain")}
 
 
-@pytest.mark.parametrize("precision", ["float", "int8"])
+@pytest.mark.parametrize("precision", ["float", "int8", "plain"])
 def test_the_agent_s_own_program_turns_away_what_the_file_finds_unfamiliar(files: dict[str, Path], precision: str) -> None:
     """The novelty this side computed, and the decision the rule gives: OK for good parts, doubt for foreign ones."""
     path = files[precision]

@@ -73,6 +73,19 @@ def test_the_decision_comes_first_then_what_it_rests_on(settings: Settings, stor
         assert absent not in text
 
 
+def test_a_gate_that_lacks_parts_says_how_many_to_label(settings: Settings, store: Store, candidate: Candidate) -> None:
+    """39 golden ones of a fifth that becomes golden; of what is enough nothing is said."""
+    few = card(0, 20, 0, 100)
+    update = {
+        "definition": product(),
+        "golden_1": few,
+        "gate_1": gate(few, None, Limits(escape_rate=0.05, overkill_rate=0.1), Costs()),
+    }
+    text = account_of(settings, store, candidate.model_copy(update=update), "Not shipped.")
+    assert "need 39 more defective golden parts without a further miss" in text
+    assert "20% of the parts that are labelled become golden: label about 195 more defective ones." in text
+
+
 def test_what_the_thresholds_promise_is_told_in_its_own_words(
     settings: Settings, store: Store, candidate: Candidate
 ) -> None:

@@ -258,10 +258,13 @@ def test_every_figure_can_be_rebuilt_from_the_run_s_id(chain: Chain) -> None:
     """The product of today changes nothing: the same weights to the bit."""
     with chain.store.begin() as session:
         save_product(session, PRODUCT.model_copy(update={"train": PRODUCT.train.model_copy(update={"seed": 99})}))
-    figures = rebuild(chain.store, load_candidate(chain.settings, chain.candidate.run_id), lambda _: None)
+    figures = rebuild(chain.settings, chain.store, load_candidate(chain.settings, chain.candidate.run_id), lambda _: None)
     assert [figure.name for figure in figures if not figure.same] == []
     names = {figure.name for figure in figures}
-    assert {"teacher: weights, SHA-256", "teacher: escape_rate", "bundle: SHA-256", "bundle: overkill_rate"} <= names
+    assert {"teacher: weights, SHA-256", "teacher: escape_rate", "gate 1: answer"} <= names
+    assert {"student: weights, SHA-256", "student: file, bytes", "bundle: recipe"} <= names
+    assert {"bundle: overkill_rate", "gate 2: answer", "map: boxes_hit"} <= names
+    assert not list(chain.candidate.folder.rglob("pictures-*"))
     assert f"all {len(figures)} figures are the same" in in_words(figures)
 
 
@@ -271,8 +274,8 @@ def test_a_figure_that_cannot_be_rebuilt_is_named(chain: Chain) -> None:
     card = candidate.golden_1
     assert card is not None
     other = candidate.model_copy(update={"golden_1": card.model_copy(update={"auroc": 0.123}), "bundle": None})
-    figures = rebuild(chain.store, other, lambda _: None)
+    figures = rebuild(chain.settings, chain.store, other, lambda _: None)
     assert [figure.name for figure in figures if not figure.same] == ["teacher: auroc"]
     assert f"1 of {len(figures)} figures differ" in in_words(figures)
     with pytest.raises(UsageError, match="did not keep what it was made from"):
-        rebuild(chain.store, candidate.model_copy(update={"definition": None}), lambda _: None)
+        rebuild(chain.settings, chain.store, candidate.model_copy(update={"definition": None}), lambda _: None)

@@ -1,4 +1,4 @@
-"""Nothing is signed that gate 2 has not passed."""
+"""Nothing is signed that both gates have not passed."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from inspection.contracts import sha256_hex
 from inspection.errors import UsageError
 from inspection.release.gate import Answer, GateAnswer
 from inspection.settings import Settings, load_settings
@@ -27,17 +28,38 @@ def store(settings: Settings) -> Iterator[Store]:
         yield opened
 
 
-def candidate(settings: Settings, gate_2: GateAnswer | None, run: str = "run-1", bundle: str = "ab" * 32) -> Candidate:
-    """A candidate with a bundle and this answer."""
-    return Candidate(
+BUNDLE = b"a bundle"
+
+
+def said(answer: Answer | None) -> GateAnswer | None:
+    """A gate's answer, or none."""
+    return None if answer is None else GateAnswer(answer=answer, why="why", checks=[])
+
+
+PASSED = said(Answer.PASS)
+
+
+def candidate(
+    settings: Settings,
+    gate_2: GateAnswer | None,
+    run: str = "run-1",
+    bundle: str = sha256_hex(BUNDLE),
+    gate_1: GateAnswer | None = PASSED,
+) -> Candidate:
+    """A candidate with a bundle and these answers."""
+    folder_of(settings, run).mkdir(parents=True)
+    made = Candidate(
         folder=folder_of(settings, run),
         product="lid",
         snapshot="0" * 64,
         run_id=run,
         started_at=datetime.now(UTC),
         bundle=bundle,
+        gate_1=gate_1,
         gate_2=gate_2,
     ).save()
+    made.bundle_file.write_bytes(BUNDLE)
+    return made
 
 
 @pytest.mark.parametrize("answer", [None, Answer.FAIL, Answer.INSUFFICIENT])
@@ -45,14 +67,39 @@ def test_a_bundle_that_gate_2_did_not_pass_gets_no_signature(
     settings: Settings, store: Store, answer: Answer | None
 ) -> None:
     """Not asked, FAIL and INSUFFICIENT alike."""
-    gate_2 = None if answer is None else GateAnswer(answer=answer, why="why", checks=[])
-    with pytest.raises(UsageError, match="is not signed"):
-        deploy.sign(settings, store, candidate(settings, gate_2))
+    with pytest.raises(UsageError, match="is not signed: gate 2"):
+        deploy.sign(settings, store, candidate(settings, said(answer)))
+
+
+@pytest.mark.parametrize("answer", [None, Answer.FAIL, Answer.INSUFFICIENT])
+def test_a_bundle_whose_teacher_gate_1_did_not_pass_gets_no_signature(
+    settings: Settings, store: Store, answer: Answer | None
+) -> None:
+    """Built by hand, and passed by gate 2 alone."""
+    with pytest.raises(UsageError, match="is not signed: gate 1"):
+        deploy.sign(settings, store, candidate(settings, said(Answer.PASS), gate_1=said(answer)))
+
+
+def test_a_file_that_was_not_judged_gets_no_signature(settings: Settings, store: Store) -> None:
+    """Built anew and killed before its record was written, say."""
+    judged = candidate(settings, said(Answer.PASS))
+    judged.bundle_file.write_bytes(b"another one")
+    with pytest.raises(UsageError, match=r"bundle.tar is not bundle .*: run `inspection build-bundle run-1` again"):
+        deploy.sign(settings, store, judged)
+    judged.bundle_file.unlink()
+    with pytest.raises(UsageError, match="is gone from"):
+        deploy.sign(settings, store, judged)
+
+
+def test_a_bundle_that_mlflow_does_not_know_goes_nowhere(settings: Settings, store: Store) -> None:
+    """The ledger would name a version that is not there."""
+    with pytest.raises(UsageError, match="has no version in MLflow"):
+        deploy.start(settings, store, candidate(settings, said(Answer.PASS)), who="test", why="test")
 
 
 def test_a_candidate_is_read_back_as_it_was_written(settings: Settings) -> None:
     """Any stage can be run again by another process."""
-    written = candidate(settings, GateAnswer(answer=Answer.PASS, why="why", checks=[]))
+    written = candidate(settings, said(Answer.PASS))
     assert load_candidate(settings, "run-1") == written
 
 
