@@ -25,6 +25,7 @@ from inspection.store.tables import (
     BundleRow,
     DeviceRow,
     ProductRow,
+    PromotionRow,
     RolloutRow,
     StationRow,
     VerdictRow,
@@ -261,6 +262,24 @@ def test_a_cold_start_shadows_wherever_it_goes_and_leaves_no_trace_where_it_is_a
         assert told(session) == {"s1": (NEW, Mode.SHADOW), "s2": (NEW, Mode.SHADOW)}
         rollout.abort(session, fleet_keys, "plate", "stop", later(1))
         assert told(session) == {"s1": (None, Mode.COLLECT), "s2": (OLD, Mode.JUDGE)}
+
+
+def test_a_cold_start_does_not_replace_a_classifier(laid_out: Store, fleet_keys: Keys) -> None:
+    """It knows less. Another cold start it may replace."""
+    with laid_out.begin() as session:
+        new, old = (session.get_one(BundleRow, digest) for digest in (NEW, OLD))
+        new.body = {"origin": {"cold_start": True}}
+        session.add(
+            PromotionRow(
+                product="plate", serial=1, role="champion", model_version="1", run_id="r", snapshot="0" * 64, bundle=OLD,
+                recipe=RECIPE, fencing_token=1, who="test", why="test",
+            )
+        )  # fmt: skip
+        session.flush()
+        with pytest.raises(UsageError, match="a classifier, is the champion of 'plate'"):
+            start_rollout(session, fleet_keys, plate(), NEW, RECIPE, [["s1"]], now=NOW)
+        old.body = {"origin": {"cold_start": True}}
+        assert start_rollout(session, fleet_keys, plate(), NEW, RECIPE, [["s1"]], now=NOW).groups == [["s1"]]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The chain itself, small: rendered parts are taught, built, proved and signed, with a real MLflow as witness."""
 
 import csv
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from mlflow import MlflowClient
 from numpy.typing import NDArray
 from sqlalchemy import func, select
 
-from inspection.contracts import Limits, decide
+from inspection.contracts import Limits, Tiling, decide
 from inspection.data.product import Product, StudentPlan, TrainPlan
 from inspection.data.products import save_product
 from inspection.data.snapshot_record import Example, Snapshot, Split
@@ -20,6 +21,7 @@ from inspection.demo.line import encode_png
 from inspection.demo.renderer import GOOD, Look, PartSpec, render_with_truth
 from inspection.errors import UsageError
 from inspection.release.bundle import read_manifest, unpack
+from inspection.release.evaluate import judged
 from inspection.release.measure import scores_of
 from inspection.release.registry import edge_name
 from inspection.release.replay import golden_pictures, replay
@@ -32,12 +34,13 @@ from inspection.stages.bring_in import import_directory
 from inspection.stages.build_search import calibration_frames, quantize
 from inspection.stages.candidate import Candidate, load_candidate
 from inspection.stages.evidence import commit
+from inspection.stages.heritage import ChampionTeacher
 from inspection.stages.material import Material
 from inspection.stages.pointing import map_score_of
 from inspection.stages.prove import prove
 from inspection.stages.rebuild import in_words, rebuild
 from inspection.stages.shrink import build
-from inspection.stages.teach import teach
+from inspection.stages.teach import golden_card, judge_teacher, teach
 from inspection.store.session import Store
 from inspection.store.tables import BundleRow, GoldenLookRow
 from inspection.training.predict import predict
@@ -252,6 +255,29 @@ def test_a_proved_bundle_is_signed_once(chain: Chain) -> None:
     assert rows.keys() == set(signed)
     assert {verify_release(row.envelope or b"", trust).sha256 for row in rows.values()} == set(signed)
     assert read_manifest(chain.store.blobs.get(f"targets/{signed[0]}")).version == chain.candidate.version
+
+
+def test_the_champion_s_teacher_is_judged_on_its_own_tiles(chain: Chain) -> None:
+    """A product that is tiled since compares with what the champion does, not with what it never learnt."""
+    place, recipe = chain.candidate.teacher / "trained", chain.candidate.teacher_recipe
+    assert recipe is not None
+    tiled = recipe.model_copy(update={"tiling": Tiling(rows=2, columns=2)})
+    former, golden = load_trained(place), chain.material.of(Split.GOLDEN)
+    judgement = judge_teacher(chain.material, former, ChampionTeacher("run", place, tiled), who="test")
+    scores = predict(former, golden, chain.material.picture, framed=tiled)
+    assert judgement.champion == golden_card(chain.material, judged(scores, former.classes, golden, tiled))
+    assert judgement.champion != judgement.card
+
+
+def test_a_bundle_built_anew_has_passed_nothing_yet(chain: Chain, tmp_path: Path) -> None:
+    """What was said of the one before is said of no other; and while the file is written, of none."""
+    folder = tmp_path / "again"
+    shutil.copytree(chain.candidate.folder, folder)
+    again = build(chain.settings, chain.store, chain.candidate.model_copy(update={"folder": folder}), lambda _: None)
+    assert again.bundle not in (None, chain.candidate.bundle)
+    assert (again.gate_2, again.golden_2, again.champion_2) == (None, None, None)
+    with pytest.raises(UsageError, match="gate 2 was not asked"):
+        deploy.sign(chain.settings, chain.store, again)
 
 
 def test_every_figure_can_be_rebuilt_from_the_run_s_id(chain: Chain) -> None:

@@ -1,11 +1,14 @@
 """What stages read of a product and a snapshot."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from inspection.contracts import Tiling
-from inspection.stages.material import Frames
+from inspection.data.snapshot_record import Split
+from inspection.errors import UsageError
+from inspection.stages.material import Frames, Material
 from inspection.training.cache import decode_tiles
 from tests.training.pictures import parts, product
 
@@ -42,6 +45,14 @@ def test_a_sample_is_the_same_by_its_seed_and_holds_no_frame_twice(count: int, s
     assert len(one) == min(count, 24)
     assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
     assert len({frame.tobytes() for frame in one}) == len(one)
+
+
+def test_a_side_without_pictures_is_told_before_anything_is_trained() -> None:
+    """By name, with what helps."""
+    learnt = SNAPSHOT.model_copy(update={"examples": SNAPSHOT.of(Split.TRAIN)})
+    material = Material(PLAN, learnt, None)  # type: ignore[arg-type]  # nothing is read
+    with pytest.raises(UsageError, match="is on the sides validation, golden: label more parts"):
+        material.check_sides()
 
 
 def test_places_count_from_the_end_and_slices_are_lists() -> None:
