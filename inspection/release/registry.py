@@ -6,6 +6,7 @@ that does not answer is a ServerError in words.
 """
 
 import json
+import re
 import sys
 import tempfile
 import time
@@ -35,6 +36,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_GIT_COMMIT, 
 from requests.exceptions import RequestException
 from sqlalchemy.orm import Session
 
+from inspection.contracts import sha256_hex
 from inspection.data.snapshot_record import Snapshot, Split
 from inspection.errors import ServerError
 from inspection.release.gate import GateAnswer
@@ -45,6 +47,11 @@ from inspection.release.scorecard import Scorecard
 _DIGEST_DIGITS = 36  # MLflow's limit for a dataset's digest; the whole snapshot id is in the tag and the profile
 _BATCH = 1000  # metrics of one request, MLflow's limit
 _PARAM_BATCH = 100
+_KEY_LENGTH = 250  # characters of a metric's or parameter's name, MLflow's limit
+_KEY_SUFFIX = 6  # hexadecimal digits
+_NO_KEY = re.compile(r"[^/\w.\- :]|(?<![^/])\.{0,2}(?![^/])|^\.\.")
+"""What MLflow refuses in such a name: other characters; a part between slashes that is empty, ``.`` or ``..``; ``..`` in
+front."""
 _HEALTH_SECONDS = 10.0
 
 
@@ -67,6 +74,19 @@ def _in_words(url: str, doing: str) -> Iterator[None]:
         raise ServerError(f"MLflow at {url} failed while {doing}: {error}. Look at its log, then run this again") from error
 
 
+def key_of(name: str) -> str:
+    """The name of a metric or parameter as MLflow takes it: what it refuses is ``_``, and a name that is longer is cut.
+
+    Classes are named freely (``scratch (deep)``). What was changed ends with digits of the name itself, so that two names
+    stay two, and one name is the same key in every run.
+    """
+    plain = _NO_KEY.sub("_", name)
+    if plain == name and len(name) <= _KEY_LENGTH:
+        return name
+    suffix = f"-{sha256_hex(name.encode())[:_KEY_SUFFIX]}"
+    return plain[: _KEY_LENGTH - len(suffix)] + suffix
+
+
 class Run:
     """One MLflow run. Every method sends at once, so that what was reached is visible while the run goes on."""
 
@@ -75,21 +95,21 @@ class Run:
         self.id = run_id
 
     def params(self, values: Mapping[str, Any]) -> None:
-        """Parameters, nested ones by dotted names."""
-        params = [Param(key, value) for key, value in flatten(values).items()]
+        """Parameters, nested ones by dotted names (`key_of`)."""
+        params = [Param(key_of(key), value) for key, value in flatten(values).items()]
         with _in_words(self._url, "writing parameters"):
             for start in range(0, len(params), _PARAM_BATCH):
                 self._client.log_batch(self.id, params=params[start : start + _PARAM_BATCH])
 
     def metrics(self, values: Mapping[str, float], *, step: int = 0) -> None:
-        """Metrics at one step; names like ``golden/escape_rate``, ``latency/int8_ms`` group in the comparison."""
+        """Metrics at one step; names (`key_of`) like ``golden/escape_rate`` group in the comparison."""
         self.history([values], first_step=step)
 
     def history(self, epochs: Sequence[Mapping[str, float]], *, first_step: int = 0) -> None:
         """Curves: one mapping of metrics per epoch."""
         now = int(time.time() * 1000)
         sent = [
-            Metric(key, float(value), now, first_step + step)
+            Metric(key_of(key), float(value), now, first_step + step)
             for step, row in enumerate(epochs)
             for key, value in row.items()
         ]

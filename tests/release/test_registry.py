@@ -12,8 +12,11 @@ from urllib.parse import unquote
 import numpy as np
 import onnxruntime
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
+from mlflow.utils.validation import MAX_ENTITY_KEY_LENGTH, path_not_unique, validate_param_and_metric_name
 
 from inspection.contracts import Costs, Limits
 from inspection.data.snapshot_record import Example, Snapshot, Split
@@ -22,7 +25,7 @@ from inspection.release.gate import gate
 from inspection.release.plots import confusion_figure, escape_overkill_figure
 from inspection.release.promotions import promote
 from inspection.release.provenance import environment, flatten
-from inspection.release.registry import Registry, Run, edge_name, run_name, teacher_name
+from inspection.release.registry import Registry, Run, edge_name, key_of, run_name, teacher_name
 from inspection.release.scorecard import Scorecard
 from inspection.store.session import Store
 from tests.release.making import card, product
@@ -212,6 +215,34 @@ def test_links_lead_to_pages_about_training(mlflow_url: str, logged: list[tuple[
     page = unquote(Registry(mlflow_url).comparison_page("plate", runs))
     assert json.dumps(runs) in page
     assert "workflowType=machine_learning" in page
+
+
+@pytest.mark.service
+def test_classes_of_any_name_end_no_training(mlflow_url: str) -> None:
+    """What MLflow refuses in a name is replaced; two classes stay two, and one curve stays one."""
+    classes = ["scratch (deep)", "scratch [deep]", "..", "dent"]
+    with Registry(mlflow_url).run("plate", "odd names", kind="teacher") as run:
+        for step in range(2):
+            run.metrics({f"golden/recall_{name}": place + step for place, name in enumerate(classes)}, step=step)
+        run.params({"retrain": {"may_shrink_to": {name: place for place, name in enumerate(classes)}}})
+    client = MlflowClient(mlflow_url, mlflow_url)
+    kept = client.get_run(run.id).data
+    assert sorted(kept.metrics.values()) == [1, 2, 3, 4]
+    assert kept.metrics["golden/recall_dent"] == 4
+    assert sorted(kept.params.values()) == ["0", "1", "2", "3"]
+    first = next(name for name in kept.metrics if kept.metrics[name] == 1)
+    assert first.startswith("golden/recall_scratch _deep_-")
+    assert [m.value for m in client.get_metric_history(run.id, first)] == [0, 1]
+
+
+@given(st.one_of(st.text(max_size=300), st.text("a./: (-", max_size=12)))
+def test_every_name_makes_a_key_that_mlflow_takes(name: str) -> None:
+    """By its own rules; what it takes already stays as it is."""
+    key = key_of(name)
+    assert validate_param_and_metric_name(key)
+    assert not path_not_unique(key)
+    assert 0 < len(key) <= MAX_ENTITY_KEY_LENGTH
+    assert key_of(key) == key
 
 
 @pytest.mark.service
