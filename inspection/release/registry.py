@@ -349,10 +349,10 @@ class Registry:
     def project_aliases(self, session: Session, product: str) -> dict[str, dict[str, str]]:
         """Make the aliases ``champion`` and ``challenger`` say what the ledger says; returns model -> alias -> version.
 
-        Idempotent, so it mends aliases that were moved by hand.
+        Idempotent, so it mends aliases that were moved by hand. A promotion whose model was never registered has no alias.
         """
         rows = {"champion": champion(session, product), "challenger": challenger(session, product)}
-        edge = {alias: row.model_version for alias, row in rows.items() if row}
+        edge = {alias: row.model_version for alias, row in rows.items() if row and row.model_version}
         teacher = {alias: row.teacher_version for alias, row in rows.items() if row and row.teacher_version}
         wanted = {edge_name(product): edge, teacher_name(product): teacher}
         for model, aliases in wanted.items():

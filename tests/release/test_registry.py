@@ -163,6 +163,26 @@ def test_aliases_follow_the_ledger(mlflow_url: str, logged: list[tuple[str, str]
 
 
 @pytest.mark.service
+def test_a_promotion_of_a_model_that_was_never_registered_has_no_alias(mlflow_url: str, store: Store) -> None:
+    """There is no version to point to, and asking for it would be refused at every look."""
+    with store.begin() as session:
+        promote(
+            session,
+            "cup",
+            "champion",
+            model_version="",
+            run_id="r1",
+            snapshot=SNAPSHOT.digest,
+            bundle="b" * 64,
+            recipe="c" * 64,
+            who="test",
+            why="gates passed",
+            lease=Lease(),
+        )
+        assert Registry(mlflow_url).project_aliases(session, "cup") == {edge_name("cup"): {}, teacher_name("cup"): {}}
+
+
+@pytest.mark.service
 @pytest.mark.slow
 def test_mlflow_serves_the_registered_model(mlflow_url: str, logged: list[tuple[str, str]], tmp_path: Path) -> None:
     """`mlflow models predict` on the registered version gives ONNX Runtime's own numbers."""
