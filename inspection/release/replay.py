@@ -1,7 +1,7 @@
 """Replay: a bundle judges labelled pictures on the agent's own runtime, as a subprocess.
 
 Invariants: the agent is run, never imported; every picture gets exactly one verdict by exactly this bundle, or replay
-fails as a whole: a gate must not pass on the pictures that happened to work.
+fails as a whole: a gate must not pass on the pictures that happened to work. One picture at a time is held in memory.
 """
 
 import csv
@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -22,21 +23,32 @@ from inspection.release.evaluate import EVALUATION
 
 _TAIL = 2000  # characters of the agent's complaint that are worth repeating
 _STEM_DIGITS = 32  # of a picture's digest: its name in the replayed folder
+LEAST_SECONDS = 900.0
+SECONDS_PER_PICTURE = 5.0
+"""How long the agent may take for one: many times what a line waits for, and enough for the tiles of a large frame on a
+busy processor. What takes longer hangs."""
 
 
 @dataclass(frozen=True)
 class GoldenPicture:
-    """One picture to judge: its file bytes, true class and physical part, and the station that took it, where known."""
+    """One picture to judge: its file bytes, true class and physical part, and the station that took it, where known.
 
-    data: bytes
+    ``data`` may be what reads them, instead of them: thousands of pictures of a large camera do not fit into memory.
+    """
+
+    data: bytes | Callable[[], bytes]
     label: str
     part: str
     station: str | None = None
 
+    def read(self) -> bytes:
+        """The file bytes; raises what reading them raises."""
+        return self.data if isinstance(self.data, bytes) else self.data()
+
 
 def golden_pictures(examples: Iterable[Example], pictures: Callable[[str], bytes]) -> list[GoldenPicture]:
-    """The examples with their bytes; ``pictures`` maps a SHA-256 to them and raises when one is missing."""
-    return [GoldenPicture(pictures(e.picture), e.label, e.part, e.station) for e in examples]
+    """The examples; ``pictures`` maps a SHA-256 to file bytes, when one is replayed, and raises when it is missing."""
+    return [GoldenPicture(partial(pictures, e.picture), e.label, e.part, e.station) for e in examples]
 
 
 _AS_THEY_ARE = {b"\x89P": ".png", b"\xff\xd8": ".jpg", b"BM": ".bmp"}
@@ -53,11 +65,12 @@ def _write(folder: Path, pictures: Sequence[GoldenPicture]) -> dict[str, GoldenP
     by_stem: dict[str, GoldenPicture] = {}
     rows = []
     for picture in pictures:
-        stem = sha256_hex(picture.data)[:_STEM_DIGITS]
+        data = picture.read()
+        stem = sha256_hex(data)[:_STEM_DIGITS]
         if stem in by_stem:
             raise IntegrityError(f"picture {stem} is twice among the pictures to replay: look at the snapshot")
         by_stem[stem] = picture
-        suffix, content = _file_of(picture.data)
+        suffix, content = _file_of(data)
         path = folder / (stem + suffix)
         path.write_bytes(content)
         rows.append((path.name, picture.label, stem))
@@ -66,7 +79,7 @@ def _write(folder: Path, pictures: Sequence[GoldenPicture]) -> dict[str, GoldenP
     return by_stem
 
 
-def _run(command: Sequence[str], timeout_seconds: float) -> str:
+def _run(command: Sequence[str], count: int, timeout_seconds: float) -> str:
     try:
         done = subprocess.run(
             command,
@@ -77,11 +90,17 @@ def _run(command: Sequence[str], timeout_seconds: float) -> str:
         )
     except subprocess.TimeoutExpired as error:
         raise BundleError(
-            f"replay was not done after {timeout_seconds:.0f} s: give it more time, or look at the model's speed"
+            f"replay of {count} pictures was not done after {timeout_seconds:.0f} s, far longer than a line would wait: "
+            "look at what else this computer is doing, and at the bundle's speed with `edge-agent bench`"
         ) from error
     if done.returncode != 0:
         raise BundleError(f"replay of the bundle ended with exit code {done.returncode}: {done.stderr.strip()[-_TAIL:]}")
     return done.stdout
+
+
+def timeout_for(count: int) -> float:
+    """Seconds that the replay of ``count`` pictures may take."""
+    return max(LEAST_SECONDS, SECONDS_PER_PICTURE * count)
 
 
 def _parse(output: str) -> list[Verdict]:
@@ -111,15 +130,15 @@ def replay(
     pictures: Sequence[GoldenPicture],
     *,
     recipe: Recipe | None = None,
-    timeout_seconds: float = 900.0,
+    timeout_seconds: float | None = None,
     command: Sequence[str] = (sys.executable, "-m", "edge_agent", "replay"),
 ) -> list[tuple[Verdict, str]]:
     """Verdicts of ``bundle`` on ``pictures``, each with the true label, the physical part's name and the station that took
     the picture ("evaluation": not known), ready to be scored.
 
-    ``recipe``: judge with this one instead of the bundle's own. Raises BundleError when the agent fails, takes longer than
-    ``timeout_seconds``, prints anything but verdicts, leaves a picture out, or answers with another bundle; IntegrityError
-    when one picture is handed in twice.
+    ``recipe``: judge with this one instead of the bundle's own. ``timeout_seconds``: None is `timeout_for` the pictures.
+    Raises BundleError when the agent fails, takes longer, prints anything but verdicts, leaves a picture out, or answers
+    with another bundle; IntegrityError when one picture is handed in twice; what reading a picture raises.
     """
     with tempfile.TemporaryDirectory(prefix="escapement-replay-") as name:
         folder = Path(name, "pictures")
@@ -132,7 +151,8 @@ def replay(
             other = Path(name, "recipe.json")
             other.write_bytes(recipe.canonical())
             options += ["--recipe", str(other)]
-        verdicts = _parse(_run([*command, str(packed), str(folder), *options], timeout_seconds))
+        allowed = timeout_for(len(pictures)) if timeout_seconds is None else timeout_seconds
+        verdicts = _parse(_run([*command, str(packed), str(folder), *options], len(pictures), allowed))
     digest = sha256_hex(bundle)
     if strange := {v.bundle_digest for v in verdicts} - {digest, None}:
         raise BundleError(f"replay answered with another bundle ({strange}), asked for {digest}")

@@ -1,14 +1,17 @@
 """Replay runs the agent on a bundle, and fails as a whole when anything is missing."""
 
 import sys
+import tracemalloc
 
 import cv2
 import pytest
 
-from inspection.contracts import ONNXRUNTIME, OPENVINO, Decision
+from inspection.contracts import ONNXRUNTIME, OPENVINO, Decision, sha256_hex
 from inspection.data.pictures import decode_bgr
-from inspection.errors import BundleError, IntegrityError
-from inspection.release.replay import GoldenPicture, replay
+from inspection.data.snapshot_record import Example, Split
+from inspection.errors import BundleError, IntegrityError, MissingPictureError
+from inspection.release import replay as replaying
+from inspection.release.replay import GoldenPicture, golden_pictures, replay, timeout_for
 from inspection.release.scorecard import Rate, score
 from tests.release.making import recipe
 from tests.release.small_model import brightness_bundle, png
@@ -42,6 +45,43 @@ def test_a_tiff_is_judged_like_its_pixels() -> None:
     tiff = bytes(cv2.imencode(".tiff", pixels)[1])
     ((verdict, _),) = replay(brightness_bundle(), [GoldenPicture(tiff, "dent", "p1")])
     assert verdict.decision is Decision.NG
+
+
+def _golden(data: bytes, part: str) -> Example:
+    return Example(picture=sha256_hex(data), label="good", part=part, group=part, split=Split.GOLDEN)
+
+
+def test_pictures_are_in_memory_one_at_a_time() -> None:
+    """Each is read when it is written down for the agent: a golden side of large frames does not fit."""
+    length = 1_000_000
+    examples = [_golden(bytes([number]), str(number)) for number in range(20)]
+    pictures = golden_pictures(examples, lambda digest: b"BM" + digest.encode() * (length // 64))
+    tracemalloc.start()
+    try:
+        with pytest.raises(BundleError, match="0 verdicts for 20 pictures"):
+            replay(b"", pictures, command=[sys.executable, "-c", "print()"])
+        assert length < tracemalloc.get_traced_memory()[1] < 5 * length
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_picture_that_is_gone_stops_the_replay() -> None:
+    """With the reader's own words, though it is read late."""
+
+    def gone(digest: str) -> bytes:
+        raise MissingPictureError(f"{digest} is gone")
+
+    with pytest.raises(MissingPictureError, match="is gone"):
+        replay(b"", golden_pictures([_golden(b"x", "p1")], gone))
+
+
+def test_more_pictures_are_given_more_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large golden side fails for what the bundle says, and not for its size."""
+    assert timeout_for(4) == timeout_for(100) < timeout_for(1000) < timeout_for(2000)
+    monkeypatch.setattr(replaying, "LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(replaying, "SECONDS_PER_PICTURE", 0.5)
+    with pytest.raises(BundleError, match=r"replay of 4 pictures was not done after 2 s, .* `edge-agent bench`"):
+        replay(b"", PICTURES, command=[sys.executable, "-c", "import time; time.sleep(60)"])
 
 
 def test_another_recipe_moves_the_decisions() -> None:
