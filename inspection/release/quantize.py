@@ -20,6 +20,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnxruntime import quantization as ort_quantization
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from inspection.errors import UsageError
@@ -31,6 +32,9 @@ _METHODS = {
     "entropy": ort_quantization.CalibrationMethod.Entropy,
     "percentile": ort_quantization.CalibrationMethod.Percentile,
 }
+QUANTIZER_REFUSALS = (ort_errors.Fail, ort_errors.NotImplemented, ort_errors.InvalidGraph, ValueError, RuntimeError)
+"""What ONNX Runtime's quantizer raises on a graph it cannot make int8."""
+
 _PREPROCESS, _HEAD, _NOVELTY = "preprocess.", "net.head.laterals.", "novelty."  # prefixes of weights' names in our exports
 
 

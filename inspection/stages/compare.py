@@ -6,13 +6,11 @@ its last epoch and is judged on the validation side, which chose nothing; the go
 
 import logging
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from pydantic import BaseModel, ConfigDict, Field
 from sklearn.metrics import balanced_accuracy_score
 
@@ -22,16 +20,16 @@ from inspection.data.product import Product
 from inspection.data.snapshot_record import Snapshot, Split
 from inspection.errors import UsageError
 from inspection.models import catalogue
-from inspection.models.families import default_of, member, members_of
+from inspection.models.families import Backbone, default_of, member, members_of
 from inspection.release.comparison import Budget, Device, Trial, conclusion, standings
 from inspection.release.comparison_page import page
 from inspection.release.export import export_onnx
 from inspection.release.measure import compare_latency, latency
-from inspection.release.quantize import quantize_int8
+from inspection.release.quantize import QUANTIZER_REFUSALS, quantize_int8
 from inspection.release.registry import Registry, Run
 from inspection.settings import Settings, Training
 from inspection.stages.evidence import commit
-from inspection.stages.material import Material, Say
+from inspection.stages.material import Frames, Material, Say
 from inspection.training.engine import Compute
 from inspection.training.fit import train
 from inspection.training.predict import predict
@@ -40,10 +38,8 @@ from inspection.training.record import Trained, load_trained
 log = logging.getLogger(__name__)
 
 REPORT = "comparison.html"
-_CALIBRATION_PICTURES = 64
+_CALIBRATION_FRAMES = 64
 _TIMING_RUNS = 50
-_REFUSALS = (ort_errors.Fail, ort_errors.NotImplemented, ort_errors.InvalidGraph, ValueError, RuntimeError)
-"""What ONNX Runtime's quantizer raises on a graph it cannot make int8."""
 
 
 class Asked(BaseModel):
@@ -72,9 +68,14 @@ class Asked(BaseModel):
         given = {catalogue.resolved(name): file for name, file in self.pretrained.items()}
         if strangers := sorted(given.keys() - set(self.names)):
             raise UsageError(f"weights are given for {strangers[0]}, which is not compared: name it with --backbone, too")
-        known = member(backbone)
+        known = _known(backbone)
         nobody_publishes = known is not None and known.licence is None
         return given.get(backbone, "none" if nobody_publishes else self.otherwise)
+
+
+def _known(backbone: str) -> Backbone | None:
+    """What is known of a network, whatever options its name has."""
+    return member(catalogue.parse_backbone(backbone)[0])
 
 
 @dataclass(frozen=True)
@@ -114,21 +115,20 @@ class Comparison:
     @classmethod
     def of(cls, material: Material, asked: Asked, below: Path, training: Training) -> "Comparison":
         """Below a folder that outlives the program; on one machine."""
-        plan = material.product.train.model_dump(mode="json")
-        follows = [material.snapshot.digest, asked.model_dump(mode="json"), plan]
+        shown = material.product.model_dump(mode="json", include={"train", "region", "tiling"})
+        follows = [material.snapshot.digest, asked.model_dump(mode="json"), shown]
         return cls(material, asked, below / sha256_hex(canonical_json(follows))[:12], Compute.of(training).here)
 
     def trial(self, cell: Cell, say: Say) -> Trial:
         """What a training came to; trained now, where it was not before."""
         file = self.folder / f"{cell.key}.json"
         if file.exists():
-            return Trial.model_validate_json(file.read_bytes())
-        trained, snapshot = self._train(cell)
-        trial = self._judged(cell, trained, snapshot)
-        say(f"{cell}: {balanced(trial):.1%} balanced accuracy, {trained.seconds:.0f} s")
-        unfinished = file.with_suffix(".unfinished")
-        unfinished.write_text(trial.model_dump_json())
-        unfinished.replace(file)
+            trial = Trial.model_validate_json(file.read_bytes())
+        else:
+            trained, snapshot = self._train(cell)
+            trial = self._judged(cell, trained, snapshot)
+            say(f"{cell}: {balanced(trial):.1%} balanced accuracy, {trained.seconds:.0f} s")
+            _keep(file, trial)
         if not (self.asked.device and cell == self._timed_cell(cell.backbone)):
             self._clear(cell)
         return trial
@@ -178,7 +178,7 @@ class Comparison:
     def _judged(self, cell: Cell, trained: Trained, snapshot: Snapshot) -> Trial:
         judging = snapshot.of(Split.VALIDATION)
         scores = predict(trained, judging, self.material.picture, framed=self.material.product)
-        known = member(cell.backbone)
+        known = _known(cell.backbone)
         return Trial(
             backbone=cell.backbone,
             family=known.family if known is not None else cell.backbone,
@@ -197,17 +197,19 @@ class Comparison:
         cell = self._timed_cell(backbone)
         file = self.folder / f"{cell.key}.device.json"
         if file.exists():
-            return Device.model_validate_json(file.read_bytes())
-        workdir = self._work_of(cell)
-        device = _timed(load_trained(workdir / "trained"), list(self._calibration()), workdir)
-        say(f"{backbone}: {device.float_ms:.1f} ms in float, {device.int8_ms or 0:.1f} in int8")
-        file.write_text(device.model_dump_json())
+            device = Device.model_validate_json(file.read_bytes())
+        else:
+            workdir = self._work_of(cell)
+            device = _timed(load_trained(workdir / "trained"), self._calibration(), workdir)
+            say(f"{backbone}: {device.float_ms:.1f} ms in float, {device.int8_ms or 0:.1f} in int8")
+            _keep(file, device)
         self._clear(cell)
         return device
 
-    def _calibration(self) -> Iterator[np.ndarray[Any, np.dtype[np.uint8]]]:
-        training = self.material.of(Split.TRAIN)
-        yield from (f[None] for f in self.material.frames(training[:_CALIBRATION_PICTURES]))
+    def _calibration(self) -> Frames:
+        """The same sample of the training side for every network, decoded as it is asked for."""
+        training = self.material.frames(self.material.of(Split.TRAIN))
+        return training.sample(_CALIBRATION_FRAMES, self.material.product.train.seed)
 
     def report(self, trials: list[Trial], devices: list[Device]) -> tuple[Path, list[str]]:
         """Write the page; returns it with the conclusion. Options of a name are left out where the name alone will do."""
@@ -225,20 +227,27 @@ class Comparison:
         return {"compare": self.asked.model_dump(mode="json"), "snapshot": self.material.snapshot.digest}
 
 
+def _keep(file: Path, record: BaseModel) -> None:
+    """Under its name only when it is whole: what is there is not made again."""
+    unfinished = file.with_suffix(".unfinished")
+    unfinished.write_text(record.model_dump_json())
+    unfinished.replace(file)
+
+
 def _short(names: list[str]) -> dict[str, str]:
     plain = {name: name.partition("?")[0] for name in names}
     ambiguous = {short for short in plain.values() if list(plain.values()).count(short) > 1}
     return {name: name if short in ambiguous else short for name, short in plain.items()}
 
 
-def _timed(trained: Trained, calibration: list[np.ndarray[Any, np.dtype[np.uint8]]], folder: Path) -> Device:
+def _timed(trained: Trained, calibration: Frames, folder: Path) -> Device:
     """Float and int8 file, timed in turns on frames of the network's own size."""
     exact, small = folder / "float.onnx", folder / "int8.onnx"
     export_onnx(trained.deploy_graph(), exact)
     shape = (trained.height, trained.width, 3)
     try:
-        quantize_int8(exact, calibration, small)
-    except _REFUSALS as error:
+        quantize_int8(exact, (frame[None] for frame in calibration), small)
+    except QUANTIZER_REFUSALS as error:
         log.warning("%s cannot be made int8: %s", trained.backbone, error)
         alone = latency(exact, shape, runs=_TIMING_RUNS)
         return Device(

@@ -2,15 +2,20 @@
 
 import json
 import re
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from inspection.contracts import Region, Tiling
 from inspection.data.budgets import within
 from inspection.data.snapshot_record import Snapshot, Split
 from inspection.errors import UsageError
 from inspection.settings import Training
+from inspection.stages import compare as comparing
 from inspection.stages.compare import REPORT, Asked, Comparison, cells, compare
 from inspection.stages.try_out import material_of_images
 from tests.training.pictures import CLASSES, parts, picture
@@ -37,6 +42,15 @@ ASKED = Asked(
 )
 
 
+SMALL = Asked(backbones=["lenet5?mean=0.5"], budgets=[6], seeds=1, epochs=1, size=32)
+"""One training of seconds; nobody publishes weights of LeNet, so nothing is fetched."""
+
+
+def leftovers(comparison: Comparison) -> list[Path]:
+    """Files of the work that nobody needs again."""
+    return [path for path in (comparison.folder / "work").rglob("*") if path.is_file()]
+
+
 def test_it_reports_and_what_was_finished_is_not_done_again(photos: Path, tmp_path: Path) -> None:
     """Two networks, two budgets, two seeds; a second call trains nothing and says the same."""
     said: list[str] = []
@@ -47,7 +61,7 @@ def test_it_reports_and_what_was_finished_is_not_done_again(photos: Path, tmp_pa
         again = compare(comparison, quiet)
     assert len([line for line in said if "balanced accuracy" in line]) == 8
     assert again == first
-    assert list((comparison.folder / "work").iterdir()) == []  # decoded pictures and weights would fill a disk
+    assert leftovers(comparison) == []  # decoded pictures and weights would fill a disk
     assert {path: path.stat().st_mtime_ns for path in comparison.folder.glob("*.json")} == trained
     text = first.report.read_text()
     assert first.report.name == REPORT
@@ -57,6 +71,73 @@ def test_it_reports_and_what_was_finished_is_not_done_again(photos: Path, tmp_pa
     trial = json.loads(next(comparison.folder.glob("test_resnet-6-0.json")).read_text())
     assert trial["pictures"] == 18
     assert len(trial["named"]) == len(material.of(Split.VALIDATION))
+
+
+def test_a_kill_at_any_place_costs_no_more_than_what_was_under_way(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half a record is never taken for a whole one, and the next run clears what the killed one left."""
+    write = Path.write_text
+
+    def killed(path: Path, text: str, *rest: Any, **others: Any) -> int:
+        if ".device." not in path.name:
+            return write(path, text, *rest, **others)
+        write(path, text[:10])
+        raise KeyboardInterrupt
+
+    with material_of_images(photos, "good", tmp_path / "state", quiet) as material:
+        comparison = Comparison.of(material, SMALL, tmp_path, Training())
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "write_text", killed)
+            with pytest.raises(KeyboardInterrupt):
+                compare(comparison, quiet)
+        (made,) = (path for path in comparison.folder.glob("*.json") if ".device." not in path.name)
+        trial, trained = json.loads(made.read_text()), made.stat().st_mtime_ns
+        assert trial["family"] == "LeNet"  # options of a name hide nothing
+        assert leftovers(comparison) != []
+        compare(comparison, quiet)
+        assert made.stat().st_mtime_ns == trained
+        assert leftovers(comparison) == []
+        (comparison.folder / "work" / made.stem).mkdir(parents=True)
+        (comparison.folder / "work" / made.stem / "pictures.u8").write_bytes(b"decoded")
+        compare(comparison, quiet)  # as if it had been killed when all was known
+        assert leftovers(comparison) == []
+
+
+def test_calibration_takes_as_many_frames_of_a_grid_as_of_whole_pictures(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sample, shown one by one: all tiles of large pictures do not fit into memory."""
+    shown: list[np.ndarray] = []
+
+    def quantize(exact: Path, frames: Iterable[np.ndarray], out: Path) -> None:
+        del exact, out
+        assert not isinstance(frames, list)
+        shown.extend(frames)
+        raise ValueError("not now")
+
+    monkeypatch.setattr(comparing, "quantize_int8", quantize)
+    with material_of_images(photos, "good", tmp_path / "state", quiet) as material:
+        tiled = replace(material, product=material.product.model_copy(update={"tiling": Tiling(rows=2, columns=2)}))
+        compare(Comparison.of(tiled, SMALL, tmp_path, Training()), quiet)
+        whole = material.frames(material.of(Split.TRAIN))[0].shape
+    assert len(shown) == 64
+    assert {frame.shape[:2] for frame in shown} == {(1, whole[0] // 2)}
+
+
+def test_another_region_or_tiling_is_another_comparison(photos: Path, tmp_path: Path) -> None:
+    """What was trained on whole pictures says nothing of tiles."""
+    with material_of_images(photos, "good", tmp_path / "state", quiet) as material:
+        changes: list[dict[str, Any]] = [
+            {},
+            {"tiling": Tiling(rows=2, columns=2)},
+            {"region": Region(x=0, y=0, width=40, height=40)},
+            {"collect": material.product.collect.model_copy(update={"max_open_tasks": 7})},
+        ]
+        products = [material.product.model_copy(update=change) for change in changes]
+        seen = [Comparison.of(replace(material, product=p), ASKED, tmp_path, Training()).folder for p in products]
+    assert len(set(seen)) == 3
+    assert seen[0] == seen[3]  # what is asked of people changes no training
 
 
 def test_weights_for_a_network_that_is_not_compared_are_refused() -> None:
@@ -71,6 +152,7 @@ def test_families_are_compared_by_their_defaults_and_lenet_begins_from_scratch()
     asked = Asked(otherwise="hub")
     assert len(asked.names) == 11
     assert asked.weights_of("lenet5") == "none"
+    assert asked.weights_of("lenet5?mean=0.5") == "none"
     assert asked.weights_of("resnet18") == "hub"
     assert [cell.budget for cell in cells(Asked(backbones=["resnet"], budgets=[None, 9, 3], seeds=1))] == [3, 9, None]
 
