@@ -16,7 +16,7 @@ from inspection.data.product import Product
 from inspection.data.products import save_product
 from inspection.data.snapshots import build_snapshot, load_snapshot
 from inspection.errors import UsageError
-from inspection.release.gate import GateAnswer
+from inspection.release.gate import Answer, GateAnswer
 from inspection.release.scorecard import Scorecard
 from inspection.settings import Settings, load_settings, load_training
 from inspection.stages.bring_in import import_directory
@@ -45,8 +45,16 @@ class Outcome:
 
     def in_words(self) -> str:
         """For people."""
-        kept = f"MLflow run {self.run}; next: inspection build-bundle {self.run}\n" if self.run else ""
+        kept = f"MLflow run {self.run}; next: {self._next()}\n" if self.run else ""
         return f"{self.card.to_markdown()}\n{self.gate.why}\n{kept}"
+
+    def _next(self) -> str:
+        """What to do after gate 1. A bundle of a teacher that did not pass is hours of work that gate 2 would turn away."""
+        if self.gate.answer is Answer.PASS:
+            return f"inspection build-bundle {self.run}"
+        if self.gate.answer is Answer.INSUFFICIENT:
+            return "label more parts (gate 1 says above what it lacks), and train again"
+        return "look in the tables above for what it gets wrong, label more of that or correct its labels, and train again"
 
 
 def _tuned(product: Product, options: Mapping[str, Any]) -> Product:
