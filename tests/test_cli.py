@@ -408,6 +408,9 @@ def test_starting_a_rollout_says_what_moves_it_on(settings: Settings, monkeypatc
     assert "rollout 7 is running" in told.stdout
     assert "the flow `watch` runs" in told.stdout
     assert f"PREFECT_API_URL={settings.prefect_url}/api prefect deployment run roll-out/lid" in told.stdout
+    started = json.loads(invoke("rollout", "start", "9c41", "--group", "S1", "--json").stdout)
+    shown = json.loads(invoke("rollout", "status", "--product", "lid", "--json").stdout)
+    assert started == {"rollout": 7, **shown}
 
 
 def test_backbones_are_shown_for_people_and_for_scripts() -> None:

@@ -199,7 +199,8 @@ def rollout() -> None:
 @click.argument("bundle")
 @click.option("--group", "groups", multiple=True, help="Stations of a group, comma separated; repeat in order.")
 @state_option
-def rollout_start(bundle: str, groups: tuple[str, ...], state: Path | None) -> None:
+@json_option
+def rollout_start(bundle: str, groups: tuple[str, ...], state: Path | None, as_json: bool) -> None:
     """Begin a rollout. The first group gets the bundle now, each later one when `watch` finds the one before has proved it.
 
     Example: inspection rollout start 9c41... --group S1 --group S2,S3
@@ -212,11 +213,13 @@ def rollout_start(bundle: str, groups: tuple[str, ...], state: Path | None) -> N
     with opened_store(settings) as store:
         candidate = candidate_of_bundle(settings, bundle)
         number = deploy.start(settings, store, candidate, who="command line", why="started by hand", groups=chosen)
-    click.echo(f"rollout {number} is running; `inspection rollout status --product {candidate.product}` shows it")
-    click.echo(
+        view = deploy.rollout_state(store, candidate.product)
+    words = (
+        f"rollout {number} is running; `inspection rollout status --product {candidate.product}` shows it\n"
         "Later groups move on when the flow `watch` runs (`inspection up` serves it on the product's schedule), or now by "
         f"hand: PREFECT_API_URL={settings.prefect_url}/api prefect deployment run roll-out/{candidate.product}"
     )
+    show({"rollout": number, **view.model_dump(mode="json")}, as_json, words)
 
 
 def _rollout_command(name: str, doc: str) -> None:
