@@ -8,7 +8,7 @@ outside, no files the manifest does not name, no bytes behind the end. Callers c
 import io
 import tarfile
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 from pydantic import ValidationError
@@ -127,22 +127,6 @@ def read_recipe(bundle: bytes) -> Recipe:
         return Recipe.parse(_read(bundle)[1][RECIPE_NAME])
     except (KeyError, ValidationError) as error:
         raise BundleError(f"{RECIPE_NAME} of the bundle cannot be read: {error}") from error
-
-
-def unpack(bundle: bytes, directory: Path) -> Manifest:
-    """Write a bundle's files, manifest included, into ``directory`` (made if needed, must be empty: UsageError).
-
-    Everything is checked before anything is written. Raises BundleError.
-    """
-    manifest, files = _read(bundle)
-    directory.mkdir(parents=True, exist_ok=True)
-    if any(directory.iterdir()):
-        raise UsageError(f"{directory} is not empty: unpack a bundle into a new folder")
-    for path, data in files.items():
-        target = directory / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(data)
-    return manifest
 
 
 def distance_to_threshold(scores: Mapping[str, float], recipe: Recipe, novelty: float | None = None) -> float:

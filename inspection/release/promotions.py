@@ -103,8 +103,3 @@ def is_cold_start(session: Session, bundle: str | None) -> bool:
     """Whether a registered bundle has learnt from good pictures alone (False of one nobody registered)."""
     row = None if bundle is None else session.get(BundleRow, bundle)
     return row is not None and bool(row.body.get("origin", {}).get("cold_start", False))
-
-
-def history(session: Session, product: str) -> list[PromotionRow]:
-    """All promotions of a product, oldest first."""
-    return list(session.scalars(select(PromotionRow).where(PromotionRow.product == product).order_by(PromotionRow.serial)))

@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("torch", "timm", "lightning", "onnx", "onnxruntime", "numpy", "opencv-python-headless", "mlflow")
+PACKAGES = ("torch", "timm", "lightning", "onnx", "onnxruntime", "openvino", "numpy", "opencv-python-headless", "mlflow")
 _VALUE_LENGTH = 6000  # characters, the limit of MLflow for a parameter
 
 

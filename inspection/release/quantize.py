@@ -35,6 +35,7 @@ _METHODS = {
 QUANTIZER_REFUSALS = (ort_errors.Fail, ort_errors.NotImplemented, ort_errors.InvalidGraph, ValueError, RuntimeError)
 """What ONNX Runtime's quantizer raises on a graph it cannot make int8."""
 
+_PERCENTILE = 99.99  # of an activation's values lie within its scale, by that method
 _PREPROCESS, _HEAD, _NOVELTY = "preprocess.", "net.head.laterals.", "novelty."  # prefixes of weights' names in our exports
 
 
@@ -46,15 +47,12 @@ def quantize_int8(
     method: Calibration = "minmax",
     per_channel: bool = True,
     plain: bool = False,
-    percentile: float = 99.99,
-    reduce_range: bool = False,
 ) -> None:
     """Write an int8 version of an exported model.
 
     ``calibration_frames``: uint8 ``[1, H, W, 3]`` each, of any size. ``per_channel``: a scale for each channel of the
     weights, else one per tensor. ``plain``: as `quantize_static` does it by itself, nothing prepared, and nothing but
-    novelty left in float. ``reduce_range`` keeps weights to 7 bits, for x86 processors without VNNI, whose 16-bit sums
-    would saturate. Raises UsageError without frames.
+    novelty left in float. Raises UsageError without frames.
     """
     frames = iter(calibration_frames)
     first = next(frames, None)
@@ -71,13 +69,12 @@ def quantize_int8(
             _Frames(_at_working_size(float_path, itertools.chain([first], frames))),
             quant_format=ort_quantization.QuantFormat.QDQ,
             per_channel=per_channel,
-            reduce_range=reduce_range,
             activation_type=ort_quantization.QuantType.QUInt8,
             weight_type=ort_quantization.QuantType.QInt8,
             nodes_to_exclude=_behind(onnx.load(prepared), _NOVELTY) if plain else float_nodes(onnx.load(prepared)),
             calibrate_method=_METHODS[method],
             # Histograms picture by picture: all tensors of all pictures at once took 3 GB for 128 of 224 px.
-            extra_options={} if method == "minmax" else {"CalibPercentile": percentile, "CalibStridedMinMax": 1},
+            extra_options={} if method == "minmax" else {"CalibPercentile": _PERCENTILE, "CalibStridedMinMax": 1},
         )
         onnx.checker.check_model(str(written))
         shutil.move(written, out_path)

@@ -32,7 +32,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from mlflow.models.signature import ModelSignature
 from mlflow.types import Schema, TensorSpec
-from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_GIT_COMMIT, MLFLOW_PARENT_RUN_ID, MLFLOW_USER
+from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_GIT_COMMIT, MLFLOW_PARENT_RUN_ID
 from requests.exceptions import RequestException
 from sqlalchemy.orm import Session
 
@@ -171,11 +171,6 @@ class Run:
         with _in_words(self._url, f"storing {path}"):
             self._client.log_dict(self.id, value, path)
 
-    def file(self, path: Path, folder: str | None = None) -> None:
-        """A file as an artefact, in ``folder``."""
-        with _in_words(self._url, f"storing {path.name}"):
-            self._client.log_artifact(self.id, str(path), folder)
-
     def onnx_model(self, name: str, path: Path, example: npt.NDArray[np.uint8]) -> str:
         """Store the ONNX file at ``path`` as a model that MLflow can serve; returns its id.
 
@@ -237,16 +232,13 @@ class Registry:
         kind: str,
         parent: Run | None = None,
         commit: str | None = None,
-        who: str | None = None,
-        tags: Mapping[str, str] | None = None,
     ) -> Iterator[Run]:
         """A run in the product's experiment; ``kind`` ("retrain", "teacher", "student") is a tag, ``parent`` nests it.
 
         It ends FINISHED, or FAILED when the block raises (the error goes on).
         """
         self.check()
-        given = {"kind": kind, "product": product, **(tags or {})}
-        given |= {MLFLOW_USER: who} if who else {}
+        given = {"kind": kind, "product": product}
         given |= {MLFLOW_PARENT_RUN_ID: parent.id} if parent else {}
         given |= {MLFLOW_GIT_COMMIT: commit} if commit else {}
         with _in_words(self.url, f"starting run {name!r}"):

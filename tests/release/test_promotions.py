@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 import pytest
-from sqlalchemy import delete, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from inspection.errors import AppendOnlyError, LeaseError
-from inspection.release.promotions import HeldLease, challenger, champion, history, promote
+from inspection.release.promotions import HeldLease, challenger, champion, promote
 from inspection.store.leases import hold
 from inspection.store.session import Store
 from inspection.store.tables import BundleRow, ProductRow, PromotionRow, RolloutRow, utc_now
@@ -53,7 +53,7 @@ def test_the_newest_champion_decides(store: Store) -> None:
         assert challenger(session, "plate") is None
         _promote(session, "challenger", "2")
     with store.begin(read_only=True) as session:
-        assert [row.serial for row in history(session, "plate")] == [1, 2, 3]
+        assert list(session.scalars(select(PromotionRow.serial).order_by(PromotionRow.serial))) == [1, 2, 3]
         found, waiting = champion(session, "plate"), challenger(session, "plate")
         assert (found and found.model_version, waiting and waiting.model_version) == ("1", "2")
         assert champion(session, "other") is None
@@ -82,7 +82,7 @@ def test_a_lost_lease_promotes_nothing(store: Store) -> None:
     with pytest.raises(LeaseError), store.begin() as session:
         _promote(session, "champion", "1", Lease(lost=True))
     with store.begin(read_only=True) as session:
-        assert history(session, "plate") == []
+        assert session.scalars(select(PromotionRow)).all() == []
 
 
 def test_an_older_holder_cannot_overwrite_a_newer_one(store: Store) -> None:

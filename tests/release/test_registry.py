@@ -290,4 +290,5 @@ def test_the_environment_names_what_decides_results() -> None:
     """Python, processor and the libraries that compute."""
     found = environment()
     assert found["onnxruntime"] == onnxruntime.__version__
+    assert "openvino" in found
     assert found["cpu"]

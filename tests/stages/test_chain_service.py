@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from numpy.typing import NDArray
 from sqlalchemy import func, select
 
-from inspection.contracts import Limits, Tiling, decide
+from inspection.contracts import Limits, Tiling, decide, sha256_hex
 from inspection.data.product import Product, StudentPlan, TrainPlan
 from inspection.data.products import save_product
 from inspection.data.snapshot_record import Example, Snapshot, Split
@@ -20,7 +20,7 @@ from inspection.data.snapshots import build_snapshot
 from inspection.demo.line import encode_png
 from inspection.demo.renderer import GOOD, Look, PartSpec, render_with_truth
 from inspection.errors import UsageError
-from inspection.release.bundle import read_manifest, unpack
+from inspection.release.bundle import read_manifest
 from inspection.release.evaluate import judged
 from inspection.release.measure import scores_of
 from inspection.release.registry import edge_name
@@ -181,12 +181,13 @@ def test_the_agent_s_own_program_says_of_the_bundle_what_its_file_says_here(chai
     assert [v.decision for v in verdicts] == [decide(row, recipe).decision for row in rows]
 
 
-def test_which_file_was_chosen_is_on_record_and_is_the_one_in_the_bundle(chain: Chain, tmp_path: Path) -> None:
+def test_which_file_was_chosen_is_on_record_and_is_the_one_in_the_bundle(chain: Chain) -> None:
     """Candidate, manifest, bytes and the registered version name one precision."""
     candidate, shipped = chain.candidate, chain.candidate.shipped
     assert shipped is not None
-    manifest = unpack(candidate.bundle_file.read_bytes(), tmp_path / "bundle")
-    assert (tmp_path / "bundle" / "model.onnx").read_bytes() == candidate.chosen_onnx.read_bytes()
+    manifest = read_manifest(candidate.bundle_file.read_bytes())
+    held = {entry.path: entry.sha256 for entry in manifest.files}
+    assert held["model.onnx"] == sha256_hex(candidate.chosen_onnx.read_bytes())
     assert (manifest.precision, manifest.runtime) == (shipped.precision, shipped.runtime)
     assert (shipped.precision == "float32") == (candidate.chosen_onnx == candidate.float_onnx)
     assert manifest.origin is not None
