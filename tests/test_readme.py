@@ -1,8 +1,10 @@
 """The README's promises: commands exist, links lead somewhere, nothing speaks of a particular machine."""
 
+import ast
 import re
 import shlex
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -85,6 +87,37 @@ def test_links_of_the_readme_lead_somewhere() -> None:
     """Relative links are files."""
     for target in re.findall(r"\]\(([^)#:]+)\)", README):
         assert (ROOT / target).exists(), target
+
+
+DESIGN = (ROOT / "inspection" / "README.md").read_text()
+
+
+def _signatures() -> Iterator[tuple[ast.FunctionDef, list[str]]]:
+    """Functions that the design names behind their file, and the parameters it names."""
+    for section in DESIGN.split("\n## ")[1:]:
+        packages = [*re.findall(r"\w+", section.splitlines()[0]), ""]
+        functions: dict[str, ast.FunctionDef] = {}
+        for quoted in re.findall(r"`([^`]+)`", section):
+            if re.fullmatch(r"[\w/]+\.py", quoted):
+                files = [ROOT / "inspection" / package / quoted for package in packages]
+                tree = ast.parse(next(file for file in files if file.is_file()).read_text())
+                functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+            elif (found := re.match(r"(\w+)\(([^)]*)\)", quoted)) and found[1] in functions:
+                named = [re.split("[:=]", word)[0].strip(" *\n") for word in found[2].split(",")]
+                yield functions[found[1]], [name for name in named if name]
+
+
+def test_signatures_of_the_design_are_those_of_the_code() -> None:
+    """No parameter that is not there, and all that must be given, unless dots say that there are more."""
+    signatures = list(_signatures())
+    assert len(signatures) > 30
+    for function, named in signatures:
+        given = function.args
+        every = [*given.args, *given.kwonlyargs, *filter(None, (given.vararg, given.kwarg))]
+        assert {*named} - {"..."} <= {argument.arg for argument in every}, function.name
+        must = given.args[: len(given.args) - len(given.defaults)]
+        must += [name for name, default in zip(given.kwonlyargs, given.kw_defaults, strict=True) if default is None]
+        assert "..." in named or {argument.arg for argument in must} <= {*named}, function.name
 
 
 def test_help_lists_every_target() -> None:

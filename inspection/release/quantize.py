@@ -33,7 +33,7 @@ _METHODS = {
     "percentile": ort_quantization.CalibrationMethod.Percentile,
 }
 QUANTIZER_REFUSALS = (ort_errors.Fail, ort_errors.NotImplemented, ort_errors.InvalidGraph, ValueError, RuntimeError)
-"""What ONNX Runtime's quantizer raises on a graph it cannot make int8."""
+"""What ONNX Runtime raises on a graph that it cannot make int8, or cannot run."""
 
 _PERCENTILE = 99.99  # of an activation's values lie within its scale, by that method
 _PREPROCESS, _HEAD, _NOVELTY = "preprocess.", "net.head.laterals.", "novelty."  # prefixes of weights' names in our exports

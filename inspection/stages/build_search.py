@@ -15,7 +15,6 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from inspection.contracts import ONNXRUNTIME, Decision, Recipe
 from inspection.data.product import Product, StudentPlan
@@ -23,7 +22,7 @@ from inspection.data.snapshot_record import Example, Split
 from inspection.errors import BundleError, EnvironmentTroubleError
 from inspection.release.export import Graph, export_onnx
 from inspection.release.measure import Answers, answers_of
-from inspection.release.quantize import quantize_int8
+from inspection.release.quantize import QUANTIZER_REFUSALS, quantize_int8
 from inspection.release.search import FLOAT, PLAIN, QAT, Bar, Build, Measured, choose, in_words, reference_of
 from inspection.release.trials import Trial, score, time_in_turns
 from inspection.stages.judging import Rule, balanced_accuracy, decisions
@@ -39,9 +38,6 @@ HISTOGRAM_PICTURES = 32  # each costs three times what minmax does, and says muc
 Frames = Sequence[NDArray[np.uint8]]
 Rounded = Callable[[Frames], Graph]
 """Trains the first student on with rounding; the frames are those its file will be calibrated on."""
-
-_REFUSALS = (ort_errors.Fail, ort_errors.NotImplemented, ort_errors.InvalidGraph, ValueError, RuntimeError)
-"""What ONNX Runtime raises on a graph that it cannot make int8, or cannot run."""
 
 
 class Described(Protocol):
@@ -178,7 +174,7 @@ class Search:
         out = student.file(quantizer)
         try:
             quantize(exact, frames, "minmax" if quantizer == QAT else quantizer, out)
-        except _REFUSALS as error:
+        except QUANTIZER_REFUSALS as error:
             log.warning("%s cannot be made int8 by %s: %s", student.network.backbone, quantizer, error)
             build = self._build(student, quantizer, ONNXRUNTIME)
             self._found[build] = Measured(build=build, file=out.name, error=str(error).splitlines()[0][:200])
@@ -232,7 +228,7 @@ class Search:
         """What a file says here, or why it says nothing. The float files must: others are compared with them."""
         try:
             return answers_of(self._files[build], self._frames)
-        except (BundleError, *_REFUSALS) as error:
+        except (BundleError, *QUANTIZER_REFUSALS) as error:
             if build.quantizer == FLOAT:
                 raise
             return str(error)
