@@ -1,7 +1,8 @@
 """`compare-backbones`: the same pictures, budgets, seeds and steps for each network; a report that opens without a server.
 
 Invariants: what was finished is not done again, and a training that was killed goes on where it was; every network keeps
-its last epoch and is judged on the validation side, which chose nothing; the golden side is not looked at.
+its last epoch and is judged on the validation side, which chose nothing; the golden side is not looked at; pictures are
+decoded once for all networks, in nobody's training time.
 """
 
 import logging
@@ -21,6 +22,7 @@ from inspection.data.snapshot_record import Snapshot, Split
 from inspection.errors import UsageError
 from inspection.models import catalogue
 from inspection.models.families import Backbone, default_of, member, members_of
+from inspection.models.preprocess import Preprocess
 from inspection.release.comparison import Budget, Device, Trial, conclusion, standings
 from inspection.release.comparison_page import page
 from inspection.release.export import export_onnx
@@ -30,6 +32,7 @@ from inspection.release.registry import Registry, Run
 from inspection.settings import Settings, Training
 from inspection.stages.evidence import commit
 from inspection.stages.material import Frames, Material, Say
+from inspection.training.cache import Workshop, working_pictures
 from inspection.training.engine import Compute
 from inspection.training.fit import train
 from inspection.training.predict import predict
@@ -123,41 +126,57 @@ class Comparison:
         """What a training came to; trained now, where it was not before."""
         file = self.folder / f"{cell.key}.json"
         if file.exists():
-            trial = Trial.model_validate_json(file.read_bytes())
-        else:
-            trained, snapshot = self._train(cell)
-            trial = self._judged(cell, trained, snapshot)
-            say(f"{cell}: {balanced(trial):.1%} balanced accuracy, {trained.seconds:.0f} s")
-            _keep(file, trial)
-        if not (self.asked.device and cell == self._timed_cell(cell.backbone)):
-            self._clear(cell)
+            return Trial.model_validate_json(file.read_bytes())
+        trained, snapshot = self._train(cell)
+        trial = self._judged(cell, trained, snapshot)
+        say(f"{cell}: {balanced(trial):.1%} balanced accuracy, {trained.seconds:.0f} s")
+        if self.asked.device and cell == self._timed_cell(cell.backbone):
+            shutil.rmtree(self._weights_of(cell), ignore_errors=True)
+            trained.folder.rename(self._weights_of(cell))
+        _keep(file, trial)
         return trial
 
-    def _work_of(self, cell: Cell) -> Path:
-        return self.folder / "work" / cell.key
+    @property
+    def _work(self) -> Path:
+        """Decoded pictures of all trainings, and the network that is trained."""
+        return self.folder / "work"
 
-    def _clear(self, cell: Cell) -> None:
-        """Decoded pictures and weights of all trainings would fill a disk."""
-        shutil.rmtree(self._work_of(cell), ignore_errors=True)
+    def _weights_of(self, cell: Cell) -> Path:
+        """Where a network waits to be timed; the next one is trained in the folder it was trained in."""
+        return self._work / cell.key
+
+    def clear(self) -> None:
+        """Once all is known: decoded pictures and weights would fill a disk."""
+        shutil.rmtree(self._work, ignore_errors=True)
 
     def _timed_cell(self, backbone: str) -> Cell:
         """The network that stands for its kind on a device: that of the last budget's first seed."""
         return next(c for c in reversed(cells(self.asked)) if c.backbone == backbone and c.seed == 0)
 
     def _train(self, cell: Cell) -> tuple[Trained, Snapshot]:
-        workdir = self._work_of(cell)
         snapshot = within(self.material.snapshot, cell.budget, cell.seed)
         product = self._product(cell)
+        self._decode(snapshot, product)
         trained = train(
             snapshot,
             product,
             self.material.picture,
-            workdir,
+            self._work,
             compute=self.compute,
             bookmarks=self.folder / "bookmarks",
             keep_last=True,
         )
         return trained, snapshot
+
+    def _decode(self, snapshot: Snapshot, product: Product) -> None:
+        """Leave the pictures where the training looks for them: the first network would pay for all, in the report."""
+        size = product.train.height, product.train.width
+        anyones = Preprocess(
+            *size, catalogue.IMAGENET_MEAN, catalogue.IMAGENET_STD
+        )  # colours are normalized in the network
+        workshop = Workshop(anyones, snapshot.classes, snapshot.good_class, product)
+        for side in filter(None, (snapshot.of(Split.TRAIN), snapshot.of(Split.VALIDATION))):
+            working_pictures(side, self.material.picture, workshop, self._work)
 
     def _product(self, cell: Cell) -> Product:
         asked, product = self.asked, self.material.product
@@ -197,13 +216,11 @@ class Comparison:
         cell = self._timed_cell(backbone)
         file = self.folder / f"{cell.key}.device.json"
         if file.exists():
-            device = Device.model_validate_json(file.read_bytes())
-        else:
-            workdir = self._work_of(cell)
-            device = _timed(load_trained(workdir / "trained"), self._calibration(), workdir)
-            say(f"{backbone}: {device.float_ms:.1f} ms in float, {device.int8_ms or 0:.1f} in int8")
-            _keep(file, device)
-        self._clear(cell)
+            return Device.model_validate_json(file.read_bytes())
+        weights = self._weights_of(cell)
+        device = _timed(load_trained(weights), self._calibration(), weights)
+        say(f"{backbone}: {device.float_ms:.1f} ms in float, {device.int8_ms or 0:.1f} in int8")
+        _keep(file, device)
         return device
 
     def _calibration(self) -> Frames:
@@ -292,6 +309,7 @@ def compare(comparison: Comparison, say: Say, run: "LoggedRun | None" = None) ->
             run.trial(cell, trials[-1])
     devices = [comparison.device(name, say) for name in comparison.asked.names] if comparison.asked.device else []
     report, said = comparison.report(trials, devices)
+    comparison.clear()
     if run is not None:
         run.finish(report, said, devices)
     return Outcome(report, said, run.id if run is not None else None)

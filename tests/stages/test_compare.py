@@ -54,12 +54,19 @@ def leftovers(comparison: Comparison) -> list[Path]:
 def test_it_reports_and_what_was_finished_is_not_done_again(photos: Path, tmp_path: Path) -> None:
     """Two networks, two budgets, two seeds; a second call trains nothing and says the same."""
     said: list[str] = []
+    decoded: set[Path] = set()
+
+    def heard(words: str) -> None:
+        said.append(words)
+        decoded.update(comparison.folder.glob("work/**/*.u8"))
+
     with material_of_images(photos, "good", tmp_path / "state", quiet) as material:
         comparison = Comparison.of(material, ASKED, tmp_path, Training())
-        first = compare(comparison, said.append)
+        first = compare(comparison, heard)
         trained = {path: path.stat().st_mtime_ns for path in comparison.folder.glob("*.json")}
         again = compare(comparison, quiet)
     assert len([line for line in said if "balanced accuracy" in line]) == 8
+    assert len(decoded) == 4  # for both networks: all pictures, six of each class by either seed, the validation side
     assert again == first
     assert leftovers(comparison) == []  # decoded pictures and weights would fill a disk
     assert {path: path.stat().st_mtime_ns for path in comparison.folder.glob("*.json")} == trained
