@@ -65,6 +65,7 @@ class Working:
 GOOD_PLACE, UNKNOWN_PLACE = 0, 255
 UNCLEAR = -1
 _SEEN = 0.5  # of a box's area: with less of it in a tile nobody could name the defect
+_RULES = 2  # by which places and labels are drawn: what was kept by others is not used again
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,8 @@ class Workshop:
         size, region, tiling = [self.preprocess.height, self.preprocess.width], self.framed.region, self.framed.tiling
         framing = [region and region.model_dump(mode="json"), tiling.model_dump(mode="json")]
         shown = [[e.picture, e.label, [b.model_dump(mode="json") for b in e.boxes]] for e in examples]
-        return sha256_hex(canonical_json([size, HALVINGS, list(self.classes), self.good_class, framing, shown]))[:16]
+        drawn_by = [_RULES, size, HALVINGS, list(self.classes), self.good_class, framing, shown]
+        return sha256_hex(canonical_json(drawn_by))[:16]
 
     def tiles(self, data: bytes, example: Example) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8], int]]:
         """File bytes to ``(image [h, w, 3], places [h, w], label)`` of each tile; see `Working`."""
@@ -115,7 +117,8 @@ class Workshop:
         return UNCLEAR if any(area > 0 for _, area in within) else self.classes.index(self.good_class)
 
     def _defects(self, example: Example) -> list[Box]:
-        return [b for b in example.boxes if b.label != self.good_class]
+        """None on a good picture: boxes left on one are a model's that somebody has answered with "good"."""
+        return [b for b in example.boxes if self.good_class not in (b.label, example.label)]
 
     def _known(self, box: Box) -> bool:
         """Whether its class is one the network learns; some are too rare to be."""

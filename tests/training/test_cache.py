@@ -64,6 +64,13 @@ def test_a_defective_picture_without_boxes_is_unknown_and_a_good_one_is_good() -
     assert (workshop(4, 4).places(example("good"), frame(9, 9)) == GOOD_PLACE).all()
 
 
+def test_boxes_left_on_a_good_picture_mark_nothing() -> None:
+    """A model's false alarm that somebody answered with "good" and did not rub out: the part has no defect there."""
+    left = example("good", Box(x=2, y=2, width=6, height=6, label="pit"), Box(x=9, y=9, width=3, height=3, label="dent"))
+    assert (workshop(22, 22).places(left, frame(22, 22)) == GOOD_PLACE).all()
+    assert tile_labels(left) == tile_labels(example("good"))
+
+
 def test_training_sees_the_pixels_the_device_sees(tmp_path: Path) -> None:
     """The kept pictures are those of the exported resize, to half a gray level."""
     snapshot, files = parts(6)
