@@ -41,8 +41,9 @@ class Working:
     ``[N * T, h, w]``: which class lies where; ``labels`` int64 ``[N * T]``: the class each tile shows by itself.
 
     In ``places`` a pixel is `GOOD_PLACE`, 1 + class index inside a box, or `UNKNOWN_PLACE`: in a box of a class the network
-    does not learn, and all over a defective picture that nobody drew a box on. A label is `UNCLEAR` there too, unless the
-    tile is the whole picture, and where a tile shows less than half of every box of a known class that reaches into it.
+    does not learn, and all over a defective picture without a box that reaches into the region of interest. A label is
+    `UNCLEAR` there too, unless the tile is the whole picture, and where a tile shows less than half of every box of a known
+    class that reaches into it.
     """
 
     images: NDArray[np.uint8]
@@ -95,8 +96,7 @@ class Workshop:
     def places(self, example: Example, tile: Region) -> NDArray[np.uint8]:
         """Draw the example's boxes as they lie in a tile; a box is never lost by shrinking, it keeps at least a pixel."""
         height, width = self.preprocess.height, self.preprocess.width
-        unknown = example.label != self.good_class and not example.boxes
-        drawn = np.full((height, width), UNKNOWN_PLACE if unknown else GOOD_PLACE, np.uint8)
+        drawn = np.full((height, width), UNKNOWN_PLACE if self._hidden(example) else GOOD_PLACE, np.uint8)
         for box in sorted(self._defects(example), key=self._known):
             rows = _span(box.y - tile.y, box.height, height / tile.height)
             columns = _span(box.x - tile.x, box.width, width / tile.width)
@@ -107,7 +107,7 @@ class Workshop:
         """Index of the class a tile shows: the picture's if that is good or has one tile only; else the largest box's."""
         if example.label == self.good_class or tile_count(self.framed) == 1:
             return self.classes.index(example.label)
-        if not example.boxes:
+        if self._hidden(example):
             return UNCLEAR
         within = [(box, _area_within(box, tile)) for box in self._defects(example)]
         known = [(box, area) for box, area in within if self._known(box)]
@@ -119,6 +119,12 @@ class Workshop:
     def _defects(self, example: Example) -> list[Box]:
         """None on a good picture: boxes left on one are a model's that somebody has answered with "good"."""
         return [b for b in example.boxes if self.good_class not in (b.label, example.label)]
+
+    def _hidden(self, example: Example) -> bool:
+        """Whether it is defective and nobody has shown where in the region of interest."""
+        region = self.framed.region
+        within = (region is None or _area_within(box, region) > 0 for box in self._defects(example))
+        return example.label != self.good_class and not any(within)
 
     def _known(self, box: Box) -> bool:
         """Whether its class is one the network learns; some are too rare to be."""

@@ -51,11 +51,27 @@ def test_a_tiny_box_survives_shrinking() -> None:
     assert (drawn == 1 + CLASSES.index("pit")).sum() == 1
 
 
+OUTSIDE = Box(x=10, y=10, width=30, height=30, label="pit")
+
+
 def test_a_box_outside_the_region_marks_nothing() -> None:
     """Boxes are in pixels of the whole frame; what the region leaves out is out of the training, too."""
     region = Region(x=100, y=100, width=50, height=50)
-    box = Box(x=10, y=10, width=30, height=30, label="pit")
-    assert (workshop(10, 10, Framing(region)).places(example("pit", box), region) == GOOD_PLACE).all()
+    inside = Box(x=120, y=105, width=10, height=5, label="pit")
+    drawn = workshop(10, 10, Framing(region)).places(example("pit", OUTSIDE, inside), region)
+    assert (drawn[1:2, 4:6] == 1 + CLASSES.index("pit")).all()
+    assert (drawn == GOOD_PLACE).sum() == 100 - 2
+
+
+def test_a_defective_picture_with_all_its_boxes_outside_the_region_is_one_without_boxes() -> None:
+    """Nobody has shown where in the region the defect lies: no location and no tile of it is taught as good."""
+    region = Region(x=100, y=100, width=40, height=40)
+    edge = Box(x=90, y=100, width=10, height=5, label="pit")  # it ends where the region begins
+    assert (workshop(10, 10, Framing(region)).places(example("pit", OUTSIDE, edge), region) == UNKNOWN_PLACE).all()
+    made = workshop(22, 22, Framing(region, GRID))
+    for tile in (Region(x=x, y=y, width=22, height=22) for y in (100, 118) for x in (100, 118)):
+        assert made.label(example("pit", OUTSIDE, edge), tile) == UNCLEAR
+        assert (made.places(example("pit", OUTSIDE), tile) == UNKNOWN_PLACE).all()
 
 
 def test_a_defective_picture_without_boxes_is_unknown_and_a_good_one_is_good() -> None:
