@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from inspection.contracts import WHOLE, Box, Framed, Region, canonical_json, sha256_hex, tile_count, tiles_of
 from inspection.data.pictures import decode_bgr
 from inspection.data.snapshot_record import Example
-from inspection.errors import UsageError
+from inspection.errors import PictureError, UsageError
 from inspection.models.preprocess import HALVINGS, Preprocess
 
 Pictures = Callable[[str], bytes]
@@ -33,6 +33,18 @@ def decode_tiles(data: bytes, framed: Framed) -> list[tuple[Region, NDArray[np.u
     except ValueError as error:
         raise UsageError(f"a picture does not fit the product: {error}") from error
     return [(t, np.ascontiguousarray(frame[t.y : t.y + t.height, t.x : t.x + t.width])) for t in tiles]
+
+
+def decode_example(data: bytes, example: Example, framed: Framed) -> list[tuple[Region, NDArray[np.uint8]]]:
+    """`decode_tiles` of an example's picture. Raises UsageError and PictureError, which name picture, part and station."""
+    station = f" at station {example.station}" if example.station else ""
+    name = f"picture {example.picture[:12]} of part {example.part}{station}"
+    try:
+        return decode_tiles(data, framed)
+    except UsageError as error:
+        raise UsageError(f"{name}: {error}") from error
+    except PictureError as error:
+        raise PictureError(f"{name}: {error}", error.code) from error
 
 
 @dataclass(frozen=True)
@@ -87,8 +99,8 @@ class Workshop:
         return sha256_hex(canonical_json(drawn_by))[:16]
 
     def tiles(self, data: bytes, example: Example) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8], int]]:
-        """File bytes to ``(image [h, w, 3], places [h, w], label)`` of each tile; see `Working`."""
-        for tile, frame in decode_tiles(data, self.framed):
+        """File bytes to ``(image [h, w, 3], places [h, w], label)`` of each tile; see `Working`, `decode_example`."""
+        for tile, frame in decode_example(data, example, self.framed):
             resized = self.preprocess.resize(torch.from_numpy(frame)[None])[0].round().clamp(0, 255)
             image = resized.byte().permute(1, 2, 0).contiguous().numpy()
             yield image, self.places(example, tile), self.label(example, tile)

@@ -12,7 +12,7 @@ from inspection.data.snapshot_record import Example
 from inspection.models.deploy import DeployGraph
 from inspection.models.network import InspectionNet
 from inspection.models.tiles import worst_tile
-from inspection.training.cache import Pictures, decode_tiles
+from inspection.training.cache import Pictures, decode_example
 from inspection.training.record import Trained
 
 
@@ -25,7 +25,7 @@ def predict(
     batch_size: int = 32,
 ) -> NDArray[np.float32]:
     """Scores float32 ``[N, K]`` in the order of ``examples``, rows sum to 1: those of a picture's worst tile, where
-    ``framed`` (the product) has several."""
+    ``framed`` (the product) has several. UsageError and PictureError as `decode_example`."""
     graph = _graph(trained)
     device = next(graph.parameters()).device
     rows = [np.zeros((0, graph.net.spec.classes), np.float32)]
@@ -45,7 +45,7 @@ def _graph(trained: Trained | InspectionNet | DeployGraph) -> DeployGraph:
 
 def _batches(examples: Sequence[Example], pictures: Pictures, framed: Framed, size: int) -> Iterator[NDArray[np.uint8]]:
     """Neighbours of one size go together: uint8 ``[n, H, W, 3]``, n <= ``size``."""
-    frames = (frame for e in examples for _, frame in decode_tiles(pictures(e.picture), framed))
+    frames = (frame for e in examples for _, frame in decode_example(pictures(e.picture), e, framed))
     for _, alike in groupby(frames, key=lambda f: f.shape):
         batch: list[NDArray[np.uint8]] = []
         for frame in alike:

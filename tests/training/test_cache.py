@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from inspection.contracts import WHOLE, Box, Framing, Region, Tiling
+from inspection.data.pictures import decode_bgr, encode_png
 from inspection.data.snapshot_record import Example, Split
-from inspection.errors import UsageError
+from inspection.errors import PictureError, UsageError
 from inspection.models.preprocess import Preprocess
 from inspection.training.cache import (
     GOOD_PLACE,
@@ -139,6 +140,21 @@ def test_a_region_outside_the_picture_is_an_error_in_words() -> None:
         decode_tiles(files[snapshot.examples[0].picture], Framing(Region(x=30, y=0, width=20, height=10)))
 
 
+def test_an_error_about_a_picture_names_it(tmp_path: Path) -> None:
+    """Picture, part and station, so that somebody can look at it: where it does not fit, and where it is damaged."""
+    snapshot, files = parts(3)
+    third = snapshot.examples[2].model_copy(update={"station": "cam-2"})
+    shown = [*snapshot.examples[:2], third]
+    named = f"picture {third.picture[:12]} of part p2 at station cam-2: "
+    wide = decode_bgr(files[third.picture])[:, :20]
+    for spoilt, kind in ((encode_png(wide), UsageError), (b"no picture", PictureError)):
+        with pytest.raises(kind, match=named):
+            working_pictures(
+                shown, (files | {third.picture: spoilt}).__getitem__, workshop(16, 16, Framing(PLACE)), tmp_path
+            )
+
+
+PLACE = Region(x=10, y=10, width=30, height=30)
 GRID = Tiling(rows=2, columns=2, overlap=4)  # of 40 px: tiles of 22 px, from 0 and from 18
 
 

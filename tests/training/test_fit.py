@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from inspection.contracts import Framing, Region
 from inspection.data.snapshot_record import Snapshot, Split
 from inspection.errors import UsageError
 from inspection.models import catalogue
@@ -73,6 +74,16 @@ def test_predict_gives_probabilities_in_the_order_asked(
     assert together.dtype == np.float32
     assert np.allclose(together, alone, atol=1e-4)
     assert np.allclose(together.sum(1), 1, atol=1e-5)
+
+
+def test_a_picture_that_does_not_fit_is_named_by_predict(
+    teacher: Trained, snapshot_and_files: tuple[Snapshot, dict[str, bytes]]
+) -> None:
+    """Whoever judges a thousand pictures learns which one it is."""
+    snapshot, files = snapshot_and_files
+    framed = Framing(Region(x=0, y=0, width=41, height=40))
+    with pytest.raises(UsageError, match=f"picture {snapshot.examples[0].picture[:12]} of part p0: .*region of interest"):
+        predict(teacher, snapshot.examples[:3], files.__getitem__, framed=framed)
 
 
 def test_a_folder_can_be_moved_and_holds_no_pickle(teacher: Trained, tmp_path: Path) -> None:
