@@ -15,6 +15,8 @@ from inspection.models.tiles import worst_tile
 from inspection.training.cache import Pictures, decode_example
 from inspection.training.record import Trained
 
+MOST_BYTES = 64 * 2**20  # of raw frames at a time: 32 of a camera of 20 megapixels are 2 GB
+
 
 def predict(
     trained: Trained | InspectionNet | DeployGraph,
@@ -25,7 +27,8 @@ def predict(
     batch_size: int = 32,
 ) -> NDArray[np.float32]:
     """Scores float32 ``[N, K]`` in the order of ``examples``, rows sum to 1: those of a picture's worst tile, where
-    ``framed`` (the product) has several. UsageError and PictureError as `decode_example`."""
+    ``framed`` (the product) has several. ``batch_size``: frames at a time, fewer of large ones. UsageError and PictureError
+    as `decode_example`."""
     graph = _graph(trained)
     device = next(graph.parameters()).device
     rows = [np.zeros((0, graph.net.spec.classes), np.float32)]
@@ -44,13 +47,13 @@ def _graph(trained: Trained | InspectionNet | DeployGraph) -> DeployGraph:
 
 
 def _batches(examples: Sequence[Example], pictures: Pictures, framed: Framed, size: int) -> Iterator[NDArray[np.uint8]]:
-    """Neighbours of one size go together: uint8 ``[n, H, W, 3]``, n <= ``size``."""
+    """Neighbours of one size go together: uint8 ``[n, H, W, 3]``, n <= ``size``, and no more than `MOST_BYTES` if n > 1."""
     frames = (frame for e in examples for _, frame in decode_example(pictures(e.picture), e, framed))
     for _, alike in groupby(frames, key=lambda f: f.shape):
         batch: list[NDArray[np.uint8]] = []
         for frame in alike:
             batch.append(frame)
-            if len(batch) == size:
+            if len(batch) == size or (len(batch) + 1) * frame.nbytes > MOST_BYTES:
                 yield np.stack(batch)
                 batch = []
         if batch:

@@ -11,9 +11,11 @@ import torch
 from safetensors.torch import load_file
 
 from inspection.contracts import Framing, Region
-from inspection.data.snapshot_record import Snapshot, Split
+from inspection.data.pictures import encode_png
+from inspection.data.snapshot_record import Example, Snapshot, Split
 from inspection.errors import UsageError
 from inspection.models import catalogue
+from inspection.models.deploy import DeployGraph
 from inspection.training.distil import distil
 from inspection.training.engine import choose_precision
 from inspection.training.fit import train
@@ -84,6 +86,23 @@ def test_a_picture_that_does_not_fit_is_named_by_predict(
     framed = Framing(Region(x=0, y=0, width=41, height=40))
     with pytest.raises(UsageError, match=f"picture {snapshot.examples[0].picture[:12]} of part p0: .*region of interest"):
         predict(teacher, snapshot.examples[:3], files.__getitem__, framed=framed)
+
+
+def test_large_frames_go_in_smaller_batches() -> None:
+    """As many at a time as 64 MB hold, at least one, and the order stays."""
+    graph = DeployGraph(catalogue.build("test_efficientnet", 2, pretrained="none", height=32, width=32))
+    asked: list[int] = []
+    graph.register_forward_pre_hook(lambda _, given: asked.append(len(given[0])))
+    sides = [40, 3000, 4800]
+    files = {f"{side:064}": encode_png(np.full((side, side, 3), side % 251, np.uint8)) for side in sides}
+    side_of = [40] * 9 + [3000] * 3 + [4800]
+    examples = [
+        Example(picture=f"{side:064}", label="good", part=f"p{n}", group="g", split=Split.GOLDEN)
+        for n, side in enumerate(side_of)
+    ]
+    scores = predict(graph, examples, files.__getitem__, batch_size=8)
+    assert asked == [8, 1, 2, 1, 1]
+    assert len(scores) == 13
 
 
 def test_a_folder_can_be_moved_and_holds_no_pickle(teacher: Trained, tmp_path: Path) -> None:
