@@ -3,6 +3,7 @@
 # ruff: noqa: ARG002  # Lightning calls its hooks with more than we need
 
 import logging
+import math
 import os
 import pickle
 import time
@@ -19,6 +20,7 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
+from inspection.errors import UsageError
 from inspection.settings import Training
 from inspection.training.compiling import CompiledSteps
 from inspection.training.draws import TrainingDraws
@@ -63,7 +65,8 @@ class BestEpoch(Callback):
     """Keeps the weights of the best epoch in memory; stops after ``patience`` epochs without a better one.
 
     Better: higher balanced accuracy on the validation side, then lower loss; with ``keep_last`` every epoch is, so that the
-    validation side has chosen nothing and may judge.
+    validation side has chosen nothing and may judge. An epoch with a metric that is not finite has ``diverged``: it ends
+    the training and is no part of ``history``.
     """
 
     module: Classifier
@@ -74,6 +77,7 @@ class BestEpoch(Callback):
     best_epoch: int = -1
     best_state: dict[str, Tensor] = field(default_factory=dict)
     best_score: tuple[float, float] = (-1.0, 0.0)
+    diverged: int | None = None
 
     def on_train_start(self, trainer: lightning.Trainer, _: lightning.LightningModule) -> None:
         """A training that goes on tells its whole story, and may have been at its end."""
@@ -85,6 +89,10 @@ class BestEpoch(Callback):
         """Runs after the epoch's validation."""
         metrics = self.module.epoch_metrics()
         epoch = len(self.history)
+        if not all(map(math.isfinite, metrics.values())):
+            self.diverged = epoch
+            self._stop_if_stale(trainer)
+            return
         self.history.append(metrics)
         score = (metrics["val_balanced_accuracy"], -metrics["val_loss"])
         if self.keep_last or score > self.best_score:
@@ -98,12 +106,13 @@ class BestEpoch(Callback):
             self.on_epoch(epoch, metrics)
 
     def _stop_if_stale(self, trainer: lightning.Trainer) -> None:
-        if self.history and len(self.history) - 1 - self.best_epoch >= self.patience:
+        stale = bool(self.history) and len(self.history) - 1 - self.best_epoch >= self.patience
+        if stale or self.diverged is not None:
             trainer.should_stop = True
 
     def state_dict(self) -> dict[str, Any]:
         """What was found so far."""
-        return {name: getattr(self, name) for name in ("history", "best_epoch", "best_state", "best_score")}
+        return {name: getattr(self, name) for name in ("history", "best_epoch", "best_state", "best_score", "diverged")}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from there."""
@@ -187,7 +196,7 @@ def fit(
 
     ``bookmark``: the file to go on from when it is there, and to write meanwhile; deleted at the end. Whoever names it
     makes sure that it belongs to this very training. ``on_epoch`` hears of all epochs at the end where several processes
-    train.
+    train. A training that diverges ends there; UsageError where no epoch before was sound.
     """
     strategy, draws = choose_strategy(compute), data.draws()
     apart = "spawn" in strategy
@@ -212,8 +221,20 @@ def fit(
                 on_epoch(epoch, metrics)
     for left in (bookmark, bookmark.with_suffix(UNFINISHED)):
         left.unlink(missing_ok=True)
+    if keeper.diverged is not None:
+        _tell_divergence(keeper, keeper.diverged)
     module.net.load_state_dict(keeper.best_state)
     return keeper
+
+
+def _tell_divergence(keeper: BestEpoch, epoch: int) -> None:
+    """Epochs are counted from 1 for people."""
+    if not keeper.history:
+        raise UsageError(
+            f"training diverged in epoch {epoch + 1}: a loss is no number, and there is no epoch before it to keep; lower "
+            "train.learning_rate (a student's: student.learning_rate), or set train.precision to 32"
+        )
+    log.warning("training diverged in epoch %d and ended there: epoch %d is kept", epoch + 1, keeper.best_epoch + 1)
 
 
 def _trainer(compute: Compute, strategy: str, precision: str, epochs: int, callbacks: list[Callback]) -> lightning.Trainer:

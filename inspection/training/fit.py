@@ -44,7 +44,7 @@ def train(
     ``warm_start``: folder of a `Trained`; its weights are taken over where they fit, a known class keeps its own by name.
     ``on_epoch(epoch, metrics)`` is called after each epoch (from 0). ``bookmarks``: a folder where a training that was
     killed left where it was (default: ``workdir``); the same training goes on there, exactly on one device. Raises
-    UsageError, ServerError (hub weights).
+    UsageError (also where it diverges in its first epoch), ServerError (hub weights).
     """
     started = time.monotonic()
     compute, plan = compute or Compute(), product.train

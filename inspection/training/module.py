@@ -7,6 +7,7 @@ weights it would have given.
 # ruff: noqa: ARG002  # Lightning calls its hooks with more than we need
 
 import copy
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,8 +53,9 @@ class Classifier(lightning.LightningModule):
         self.average = copy.deepcopy(net).requires_grad_(False) if tuning.average_share else None
         self.preprocess = Preprocess(net.spec.height, net.spec.width, net.spec.mean, net.spec.std)
         self.confusion = MulticlassConfusionMatrix(net.spec.classes)
-        self.validation_loss = MeanMetric()
-        self.training_loss = MeanMetric()
+        # A NaN stays one: left out, as torchmetrics does by itself, it would hide that the training has diverged.
+        self.validation_loss = MeanMetric(nan_strategy=math.nan)
+        self.training_loss = MeanMetric(nan_strategy=math.nan)
         for metric in (self.confusion, self.validation_loss, self.training_loss):
             metric.persistent(mode=True)
         self._random: dict[str, Any] | None = None

@@ -17,6 +17,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from safetensors.torch import load_file
 
 from inspection.data.product import Product
+from inspection.errors import UsageError
 from inspection.models import catalogue
 from inspection.training.cache import Pictures
 from inspection.training.engine import BestEpoch, Compute, choose_workers, fit, workers_for
@@ -117,6 +118,53 @@ def test_it_goes_on_after_any_step(
     assert equal(again, undisturbed)
     assert told == list(range(EPOCHS))
     assert not bookmark.exists()
+
+
+class Diverging(Classifier):
+    """Has no number for a loss in its n-th step, counted from 0, and so no weights afterwards."""
+
+    def __init__(self, net: Any, tuning: Tuning, diverges_at: int) -> None:
+        super().__init__(net, tuning)
+        self._diverges_at = diverges_at
+
+    def hard_loss(
+        self, logits: torch.Tensor, map_logits: torch.Tensor, labels: torch.Tensor, places: torch.Tensor
+    ) -> torch.Tensor:
+        """Until then as ever."""
+        loss = super().hard_loss(logits, map_logits, labels, places)
+        return loss * torch.nan if self.global_step == self._diverges_at else loss
+
+
+def test_a_training_that_diverges_keeps_the_best_epoch_before(
+    network: Any, data: SnapshotData, undisturbed: BestEpoch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It ends at once, no later epoch is trained, and what is kept holds numbers only."""
+    kept = trained(Diverging(copy.deepcopy(network), EVERYTHING, 4), data, tmp_path / "bookmark.ckpt")
+    assert kept.history == undisturbed.history[:1]
+    assert kept.best_epoch == 0
+    assert all(value.isfinite().all() for value in kept.best_state.values())
+    assert "training diverged in epoch 2 and ended there: epoch 1 is kept" in caplog.text
+
+
+def test_a_training_that_diverges_from_the_start_is_refused_in_words(
+    network: Any, data: SnapshotData, tmp_path: Path
+) -> None:
+    """Nothing is left to go on from, and the one who asked learns what to change."""
+    with pytest.raises(UsageError, match=r"diverged in epoch 1: .*lower train\.learning_rate"):
+        trained(Diverging(copy.deepcopy(network), EVERYTHING, 1), data, tmp_path / "bookmark.ckpt")
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_loss_that_is_no_number_is_not_left_out_of_the_mean(network: Any) -> None:
+    """Though balanced accuracy counts the answer: the epoch is known to have diverged."""
+    module = Classifier(copy.deepcopy(network), EVERYTHING)
+    module.validation_loss.update(torch.tensor(torch.nan), 3)
+    module.validation_loss.update(torch.tensor(1.0), 5)
+    module.training_loss.update(torch.tensor(2.0))
+    module.confusion.update(torch.eye(3), torch.arange(3))
+    metrics = module.epoch_metrics()
+    assert np.isnan(metrics["val_loss"])
+    assert metrics["loss"] == 2.0
 
 
 def test_it_goes_on_from_the_midst_of_a_validation(
