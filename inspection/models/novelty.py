@@ -77,10 +77,10 @@ class _Gaussians:
 class Novelty(nn.Module):
     """``forward(maps) -> (novelty [N], novelty_map [N, h, w])``, float32 in [0, 1], of an `InspectionNet`'s ``maps``.
 
-    0.5 is what about a stated share of unseen good parts reach (`learn`). The map is the novelty, shared out by distance:
-    all of it at the most novel location, half of it half as far off. (A probability of each location would be 1 far around
-    a strong defect.) ``channels`` of the network's maps and ``size`` of the finest in locations; without `learn` or a
-    loaded state it knows nothing.
+    0.5 is what about a stated share of unseen good parts reach, each by its most novel frame (`learn`). The map is the
+    novelty, shared out by distance: all of it at the most novel location, half of it half as far off. (A probability of
+    each location would be 1 far around a strong defect.) ``channels`` of the network's maps and ``size`` of the finest in
+    locations; without `learn` or a loaded state it knows nothing.
     """
 
     def __init__(self, channels: Sequence[int], size: tuple[int, int], seed: int = 0) -> None:
@@ -162,13 +162,15 @@ class Novelty(nn.Module):
         tiles = x.reshape(-1, rows, columns, b, b).transpose(2, 3)
         return tiles.reshape(-1, rows * b, columns * b)[:, : self.size[0], : self.size[1]]
 
-    def learn(self, maps: Sequence[Tensor], parts: Sequence[str], share: float = 0.01) -> None:
-        """Learn from the feature maps ``[N, C_i, h_i, w_i]`` of good pictures; ``parts`` names the part on each.
+    def learn(self, maps: Sequence[Tensor], parts: Sequence[str], share: float = 0.01, times: float = 1.0) -> None:
+        """Learn from the feature maps ``[N, C_i, h_i, w_i]`` of good frames; ``parts`` names the part on each.
 
-        0.5 becomes the novelty that a share of about ``share`` of good parts not learnt from reach: what is held out, a
-        tenth of the parts at a time, is fitted by a Gumbel distribution, the limit law of maxima (Gumbel 1935), and the
-        log-odds rise by 1 where its tail falls by a factor of e. All pictures are held at once: about 20 h w d bytes each.
-        Raises UsageError for fewer than `LEAST_PARTS` parts.
+        0.5 becomes the novelty that a share of about ``share`` of good parts not learnt from reach, a part being as novel
+        as its most novel frame (tile or picture). A tenth of the parts is held out at a time; the largest distance of each
+        part is fitted by a Gumbel distribution, the limit law of maxima (Gumbel 1935), and the log-odds rise by 1 where its
+        tail falls by a factor of e. ``times``: a part has so many times as many frames as are given of it here; the largest
+        of more follows the same law, further up (of independent frames; alike ones reach 0.5 less often). All frames are
+        held at once: about 20 h w d bytes each. Raises UsageError for fewer than `LEAST_PARTS` parts.
         """
         if len(set(parts)) < LEAST_PARTS:
             raise UsageError(
@@ -179,7 +181,7 @@ class Novelty(nn.Module):
         embedded = self.embed(maps)
         local, pooled = self._held_out(embedded, parts)
         self.usual.copy_(local.mean(0).clamp_min(1.0))  # about the root of d, but for pictures all alike
-        self.weights.copy_(_calibrated((local / self.usual).amax((1, 2)), pooled, share))
+        self.weights.copy_(_calibrated((local / self.usual).amax((1, 2)), pooled, parts, share, times))
         for name, value in vars(self._gaussians(embedded)).items():
             getattr(self, name).copy_(value)
 
@@ -222,15 +224,19 @@ def _pooled_whitening(pooled: Tensor) -> Tensor:
     return _whitening(torch.from_numpy(shrunk)) / scale
 
 
-def _calibrated(peak: Tensor, pooled: Tensor, share: float) -> Tensor:
-    """`Novelty.weights` from held-out good pictures' largest local and pooled distances ``[N]`` (see `Novelty.learn`)."""
+def _calibrated(peak: Tensor, pooled: Tensor, parts: Sequence[str], share: float, times: float) -> Tensor:
+    """`Novelty.weights` from held-out good frames' largest local and pooled distances ``[N]`` (see `Novelty.learn`)."""
     from scipy import stats
 
     middles, spreads = zip(*map(_middle_and_spread, (peak, pooled)), strict=True)
     factors = np.array([1.0, _POOLED_SHARE]) / spreads
     distances = factors[0] * (peak.double().numpy() - middles[0]) + factors[1] * (pooled.double().numpy() - middles[1])
-    place, scale = stats.gumbel_r.fit(distances) if np.ptp(distances) > _LEAST_SPREAD else (distances[0], 1.0)
-    even = stats.gumbel_r.isf(share, place, scale) + float(factors @ middles)
+    largest: dict[str, np.float64] = {}
+    for part, distance in zip(parts, distances, strict=True):
+        largest[part] = max(distance, largest.get(part, distance))
+    worst = np.array(list(largest.values()))
+    place, scale = stats.gumbel_r.fit(worst) if np.ptp(worst) > _LEAST_SPREAD else (worst[0], 1.0)
+    even = stats.gumbel_r.isf(share, place + scale * math.log(times), scale) + float(factors @ middles)
     return torch.tensor([*factors / scale, -even / scale], dtype=torch.float32)
 
 
@@ -241,13 +247,19 @@ def _middle_and_spread(distances: Tensor) -> tuple[float, float]:
 
 
 def learn_novelty(
-    net: InspectionNet, batches: Iterable[Tensor], parts: Sequence[str], *, share: float = 0.01, seed: int = 0
+    net: InspectionNet,
+    batches: Iterable[Tensor],
+    parts: Sequence[str],
+    *,
+    share: float = 0.01,
+    times: float = 1.0,
+    seed: int = 0,
 ) -> Novelty:
-    """`Novelty` of ``net``'s features, learnt from good pictures.
+    """`Novelty` of ``net``'s features, learnt from good pictures, or tiles of them.
 
-    ``batches``: uint8 ``[n, H, W, 3]`` BGR each, of any size; ``parts``: the part on each of their pictures. The network,
-    on whatever device, is left in evaluation mode; what is learnt is on the CPU. UsageError as `Novelty.learn`, and when
-    the numbers of pictures and parts differ.
+    ``batches``: uint8 ``[n, H, W, 3]`` BGR each, of any size; ``parts``: the part on each of their pictures; ``share`` and
+    ``times`` as for `Novelty.learn`. The network, on whatever device, is left in evaluation mode; what is learnt is on the
+    CPU. UsageError as `Novelty.learn`, and when the numbers of pictures and parts differ.
     """
     spec, device = net.eval().spec, next(net.parameters()).device
     preprocess = Preprocess(spec.height, spec.width, spec.mean, spec.std).to(device)
@@ -262,5 +274,5 @@ def learn_novelty(
     height, width = maps[0].shape[-2:]
     novelty = Novelty([m.shape[1] for m in maps], (height, width), seed)
     with torch.inference_mode():
-        novelty.learn(maps, parts, share)
+        novelty.learn(maps, parts, share, times)
     return novelty.eval()

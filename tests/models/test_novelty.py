@@ -202,6 +202,27 @@ def test_pictures_of_one_part_never_vouch_for_each_other(net: InspectionNet) -> 
     assert fooled > kept + 0.3
 
 
+def frames_of(parts: int, seed: int) -> Tensor:
+    """Feature maps ``[parts * FRAMES, 6, 4, 4]`` of good parts, part by part: now and then a frame is far off."""
+    rng = np.random.default_rng(seed)
+    size = rng.standard_t(4, (parts * FRAMES, 1, 1, 1))
+    return torch.from_numpy(rng.normal(0, 1, (parts * FRAMES, 6, 4, 4)) * (1 + np.abs(size))).float()
+
+
+FRAMES = 12
+
+
+@pytest.mark.parametrize("given", [FRAMES, FRAMES // 3])
+def test_a_part_of_many_frames_reaches_one_half_as_often_as_stated(given: int) -> None:
+    """It is as novel as its worst frame, and frames have heavy tails; also where only some frames are learnt from."""
+    maps = frames_of(200, seed=1).unflatten(0, (200, FRAMES))[:, :given].flatten(0, 1)
+    novelty = Novelty([6], (4, 4))
+    novelty.learn([maps], [f"part-{i // given}" for i in range(len(maps))], SHARE, FRAMES / given)
+    unseen, _ = novelty([frames_of(400, seed=2)])
+    above = int((unseen.unflatten(0, (400, FRAMES)).amax(1) >= 0.5).sum())
+    assert binom.ppf(0.001, 400, SHARE / 2) <= above <= binom.ppf(0.999, 400, SHARE * 2)
+
+
 @pytest.mark.parametrize(("pictures", "parts"), [(0, 0), (30, LEAST_PARTS - 1), (30, 29)])
 def test_too_little_to_learn_from_is_refused_in_words(net: InspectionNet, pictures: int, parts: int) -> None:
     """No pictures, too few parts, or parts that do not match the pictures."""
