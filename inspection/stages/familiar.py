@@ -1,16 +1,15 @@
 """What good pictures are like, learnt from a snapshot's good training pictures for a network that stays as it is."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from inspection.data.snapshot_record import Split
+from inspection.data.snapshot_record import Example, Split
 from inspection.models.network import InspectionNet
 from inspection.models.novelty import Novelty, learn_novelty
-from inspection.stages.material import Material
+from inspection.stages.material import Frames, Material
 
 MOST_FRAMES = 500
 """Frames learnt from at most: at 224 px their features take a gigabyte while it learns (models/README.md)."""
@@ -19,22 +18,26 @@ MOST_FRAMES = 500
 def learn_good(material: Material, net: InspectionNet) -> Novelty:
     """The novelty of ``net``'s features, from good training pictures alone. UsageError with too few parts.
 
-    More pictures than `MOST_FRAMES` frames are sampled, the same ones by the plan's seed.
+    More than `MOST_FRAMES` frames are sampled (`sampled`), the same ones by the plan's seed, and decoded one picture at a
+    time.
     """
     good = [e for e in material.of(Split.TRAIN) if e.label == material.product.good_class]
-    seed = material.product.train.seed
-    frames: list[NDArray[np.uint8]] = []
-    parts: list[str] = []
-    for example in random.Random(seed).sample(good, len(good)):  # noqa: S311 - a sample, not a secret
-        if len(frames) >= MOST_FRAMES:
-            break
-        shown = material.frames([example])  # several, where a picture is cut into tiles
-        frames += shown
-        parts += [example.part] * len(shown)
-    return learn_novelty(net, _batches(frames), parts, seed=seed)
+    seed, tiles = material.product.train.seed, material.tiles
+    chosen, places = sampled(good, tiles, seed)
+    parts = [chosen[place // tiles].part for place in places]
+    known = set(parts)
+    there = tiles * sum(e.part in known for e in good)
+    frames = Frames(chosen, material.picture, material.product, places)
+    # One by one: pictures of one product may differ in size.
+    batches = (torch.from_numpy(np.ascontiguousarray(frame))[None] for frame in frames)
+    return learn_novelty(net, batches, parts, times=there / max(1, len(parts)), seed=seed)
 
 
-def _batches(frames: list[NDArray[np.uint8]]) -> Iterator[torch.Tensor]:
-    """One by one: pictures of one product may differ in size."""
-    for frame in frames:
-        yield torch.from_numpy(np.ascontiguousarray(frame))[None]
+def sampled(good: Sequence[Example], tiles: int, seed: int) -> tuple[list[Example], list[int]]:
+    """At most `MOST_FRAMES` of the pictures, in a random order, and the places of at most as many of their tiles, as
+    `Frames` counts them: of each picture equally many, so that a fine grid leaves no part out for the tiles of others."""
+    rng = random.Random(seed)  # noqa: S311 - a sample, not a secret
+    chosen = rng.sample(good, len(good))[:MOST_FRAMES]
+    each = min(tiles, MOST_FRAMES // max(1, len(chosen)))
+    places = [number * tiles + tile for number in range(len(chosen)) for tile in sorted(rng.sample(range(tiles), each))]
+    return chosen, places
