@@ -42,7 +42,7 @@ class TrainPlan(Part):
     probe_epochs: int | None = Field(default=None, ge=0)
     layer_decay: float = Field(default=1.0, gt=0, le=1)  # below 1, deeper layers learn more slowly
     average_share: float = Field(default=0.0, ge=0, le=1)  # of all steps: weights are averaged over about so many
-    seed: int = 20_26
+    seed: int = Field(default=20_26, ge=0)
     warm_start: bool = False
     precision: Literal["auto", "32", "bf16", "16"] = "auto"
     compile_network: bool = False  # a minute or two once, then faster steps (inspection/training/README.md)

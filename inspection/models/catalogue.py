@@ -75,19 +75,31 @@ def build(
 def parse_backbone(backbone: str) -> tuple[str, dict[str, str]]:
     """Split ``name?option=value&...``; a family's name becomes that of its default member.
 
-    Raises UsageError on an unknown name (with the nearest) or option.
+    Raises UsageError on an unknown name (with the nearest), weights' tag (with those it has) or option.
     """
     name, _, query = backbone.partition("?")
     options = dict(parse_qsl(query, keep_blank_values=True))
     if unknown := sorted(set(options) - set(_OPTIONS)):
         raise UsageError(f"backbone {backbone!r}: unknown option {unknown[0]!r}; known are {', '.join(_OPTIONS)}")
     if timm.is_model(name.partition(".")[0]):
+        _check_tag(name)
         return name, options
     if default := families.default_of(name):
         return default.name, options
     near = difflib.get_close_matches(name.lower(), {*map(str.lower, families.FAMILIES), *names()}, n=4, cutoff=0.5)
     hint = f"did you mean {', '.join(near)}?" if near else "`inspection backbones` shows some, `timm.list_models()` all"
     raise UsageError(f"no backbone is called {name!r}: {hint}")
+
+
+def _check_tag(name: str) -> None:
+    """UsageError where timm does not know the tag of weights in ``name``, as in ``resnet18.a1_in1k``."""
+    try:
+        timm.get_pretrained_cfg(name)
+    except RuntimeError as error:
+        model, _, tag = name.partition(".")
+        tags = sorted(known.partition(".")[2] for known in timm.list_pretrained(f"{model}.*"))
+        hint = f"known are {', '.join(tags)}" if tags else "timm has none of it"
+        raise UsageError(f"{model} has no weights with the tag {tag!r}: {hint}; without, it takes the default") from error
 
 
 def resolved(backbone: str) -> str:

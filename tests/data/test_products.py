@@ -51,6 +51,12 @@ def test_a_product_that_contradicts_itself_is_refused(store: Store, changes: dic
         save_product(session, PRODUCT.model_copy(update=changes))
 
 
+def test_a_seed_that_no_generator_takes_is_refused() -> None:
+    """When it is written down, not in the midst of a training."""
+    with pytest.raises(ValidationError, match="greater than or equal to 0"):
+        TrainPlan(seed=-1)
+
+
 def test_a_bad_schedule_that_is_kept_already_can_still_be_read(store: Store) -> None:
     """It is refused when it is saved; an older row with it must not stop the other products from being served."""
     bad = PRODUCT.model_copy(update={"name": "old", "schedule": SchedulePlan(watch="every now and then")})

@@ -37,6 +37,14 @@ def test_an_unknown_name_is_answered_with_the_nearest() -> None:
         catalogue.build("resnet17", 2, pretrained="none")
 
 
+@pytest.mark.parametrize("pretrained", ["none", "hub"])
+def test_an_unknown_tag_of_weights_is_answered_with_those_there_are(pretrained: str) -> None:
+    """Before anything is built or fetched; a known one stays."""
+    with pytest.raises(UsageError, match=r"resnet18 has no weights with the tag 'foo': known are a1_in1k, .*tv_in1k"):
+        catalogue.build("resnet18.foo", 2, pretrained=pretrained)
+    assert catalogue.parse_backbone("resnet18.a1_in1k?mean=0.5")[0] == "resnet18.a1_in1k"
+
+
 def test_an_unknown_option_is_refused() -> None:
     """Options after the question mark are a short list."""
     with pytest.raises(UsageError, match="unknown option 'depth'"):
