@@ -38,7 +38,7 @@ def distil(
     """Train ``product.student`` to answer as ``teacher`` does; the result lies in ``workdir/trained``.
 
     ``warm_start``: folder of an earlier student; ``bookmarks`` as for `train`. Raises UsageError when the teacher knows
-    other classes than the snapshot.
+    other classes than the snapshot, and as `train`.
     """
     if teacher.classes != snapshot.classes:
         raise UsageError(f"the teacher scores {teacher.classes}, the snapshot holds {snapshot.classes}: train it anew")
@@ -50,12 +50,13 @@ def distil(
         start = starting_network(snapshot, plan, warm_start)
         net = start.net
         epochs = start.epochs(student)
+        tuning = start.tuning(plan, student_rate(student, borrowed=start.borrowed), epochs)
         product = product.model_copy(update={"train": shared_size(plan, teacher)})
         data = load_data(snapshot, product, net, pictures, workdir, compute, start.steps(STEPS_FROM_TEACHER))
         master = teacher.network()
         module = Distiller(
             net,
-            start.tuning(plan, student_rate(student, borrowed=start.borrowed)),
+            tuning,
             master,
             temperature=student.temperature,
             hard_label_share=student.hard_label_share,

@@ -15,6 +15,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from inspection.contracts import canonical_json, sha256_hex
 from inspection.data.product import Product, StudentPlan, TrainPlan
 from inspection.data.snapshot_record import Snapshot
+from inspection.errors import UsageError
 from inspection.models import catalogue
 from inspection.models.network import InspectionNet
 from inspection.models.preprocess import Preprocess
@@ -51,14 +52,15 @@ def train(
     with isolate_rng():
         torch.manual_seed(plan.seed)
         start = starting_network(snapshot, plan, warm_start)
-        net, origin = start.net, start.origin
+        net, origin, epochs = start.net, start.origin, start.epochs(plan)
+        tuning = start.tuning(plan, plan.learning_rate, epochs)
         data = load_data(snapshot, product, net, pictures, workdir, compute, start.steps(STEPS_FROM_LABELS))
-        module = Classifier(net, start.tuning(plan, plan.learning_rate))
+        module = Classifier(net, tuning)
         precision = choose_precision(plan.precision, net, compute.accelerator)
         kept = fit(
             module,
             data,
-            epochs=start.epochs(plan),
+            epochs=epochs,
             patience=plan.patience,
             precision=precision,
             compute=compute,
@@ -87,8 +89,9 @@ def load_data(
 
 
 _KEPT_SECONDS = 24 * 3600.0
-_BOOKMARK = 2  # what is written in one; others are not gone on from
-PROBE_EPOCHS = 2  # for weights that came from other pictures (README.md has the figures)
+_BOOKMARK = 3  # what is written in one; others are not gone on from
+PROBE_EPOCHS = 2  # for weights that came from other pictures (README.md has the figures), and no more than
+_PROBE_SHARE = 3  # one epoch in so many: the rest is the body's to learn in
 
 
 @dataclass(frozen=True)
@@ -101,13 +104,24 @@ class Start:
     warm: bool = False
     borrowed: bool = False
 
-    def tuning(self, plan: TrainPlan, learning_rate: float) -> Tuning:
-        """How it learns: what the plan leaves open depends on where the weights came from."""
+    def tuning(self, plan: TrainPlan, learning_rate: float, epochs: int) -> Tuning:
+        """How it learns in ``epochs`` (of `epochs`): what the plan leaves open depends on where the weights came from.
+
+        Raises UsageError where the plan would have the head alone learn in all of them.
+        """
+        probe = min(PROBE_EPOCHS, epochs // _PROBE_SHARE) if self.borrowed else 0
+        if plan.probe_epochs is not None:
+            probe = plan.probe_epochs
+        if probe >= epochs:
+            raise UsageError(
+                f"train.probe_epochs {probe} leaves nothing of {epochs} epochs: only the head would learn; lower it, or "
+                "raise the epochs (train.epochs or warm_epochs; of a student, student.epochs or warm_epochs)"
+            )
         return Tuning(
             learning_rate=learning_rate,
             weight_decay=plan.weight_decay,
             layer_decay=plan.layer_decay,
-            probe_epochs=plan.probe_epochs if plan.probe_epochs is not None else PROBE_EPOCHS if self.borrowed else 0,
+            probe_epochs=probe,
             average_share=plan.average_share,
         )
 

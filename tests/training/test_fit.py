@@ -18,7 +18,7 @@ from inspection.models import catalogue
 from inspection.models.deploy import DeployGraph
 from inspection.training.distil import distil
 from inspection.training.engine import choose_precision
-from inspection.training.fit import train
+from inspection.training.fit import Start, train
 from inspection.training.module import Distiller
 from inspection.training.predict import predict
 from inspection.training.record import Trained, load_trained
@@ -180,6 +180,31 @@ def test_a_teacher_of_other_classes_is_refused(teacher: Trained, tmp_path: Path)
     snapshot, files = parts(12, ["good", "dent"])
     with pytest.raises(UsageError, match="train it anew"):
         distil(teacher, snapshot, product(["good", "dent"]), files.__getitem__, tmp_path)
+
+
+@pytest.mark.parametrize(("epochs", "probed"), [(1, 0), (2, 0), (3, 1), (5, 1), (6, 2), (30, 2)])
+def test_the_body_of_borrowed_weights_learns_however_few_epochs_there_are(epochs: int, probed: int) -> None:
+    """The head alone for two epochs, or a third of those really trained; never where the plan or the weights say none."""
+    net, plan = catalogue.build("test_resnet", 3, pretrained="none", height=32, width=32), product().train
+    assert Start(net, "hub", borrowed=True).tuning(plan, 1e-3, epochs).probe_epochs == probed
+    assert Start(net, "champion", warm=True).tuning(plan, 1e-3, epochs).probe_epochs == 0
+    none = plan.model_copy(update={"probe_epochs": 0})
+    assert Start(net, "hub", borrowed=True).tuning(none, 1e-3, epochs).probe_epochs == 0
+
+
+def test_a_plan_that_has_the_head_alone_learn_is_refused(
+    teacher: Trained, snapshot_and_files: tuple[Snapshot, dict[str, bytes]], tmp_path: Path
+) -> None:
+    """Before a picture is decoded; by the epochs of a warm start, and of a student, where those are trained."""
+    snapshot, _ = snapshot_and_files
+    nothing: dict[str, bytes] = {}
+    with pytest.raises(UsageError, match=r"train\.probe_epochs 3 leaves nothing of 3 epochs"):
+        train(snapshot, product(epochs=3, probe_epochs=3), nothing.__getitem__, tmp_path)
+    warm = product(epochs=9, warm_epochs=2, probe_epochs=3)
+    with pytest.raises(UsageError, match=r"train\.probe_epochs 3 leaves nothing of 2 epochs"):
+        train(snapshot, warm, nothing.__getitem__, tmp_path, warm_start=teacher.folder)
+    with pytest.raises(UsageError, match=r"train\.probe_epochs 3 leaves nothing of 2 epochs"):
+        distil(teacher, snapshot, product(epochs=9, probe_epochs=3), nothing.__getitem__, tmp_path)
 
 
 def test_a_side_without_pictures_is_a_usage_error(tmp_path: Path) -> None:
