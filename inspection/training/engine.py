@@ -59,6 +59,11 @@ class Compute:
         """The same on this machine alone."""
         return replace(self, nodes=1)
 
+    @property
+    def alone(self) -> Self:
+        """The same on one device of this machine, in this process."""
+        return replace(self, devices=1, nodes=1, strategy="auto")
+
 
 @dataclass
 class BestEpoch(Callback):

@@ -70,10 +70,11 @@ def train_rounded(
 ) -> Trained:
     """Train ``student`` on for ``product.student.qat_epochs`` with rounding; the result lies in ``workdir/trained``.
 
-    ``calibration``: the frames uint8 ``[H, W, 3]`` that the int8 file will be calibrated on. On one device.
+    ``calibration``: the frames uint8 ``[H, W, 3]`` that the int8 file will be calibrated on. On one device, whatever
+    ``compute`` says: the exported graph that rounds cannot be handed to other processes.
     """
     started = time.monotonic()
-    compute, plan = compute or Compute(), product.student
+    compute, plan = (compute or Compute()).alone, product.student
     with isolate_rng():
         torch.manual_seed(product.train.seed)
         net = RoundedNet(student.network())

@@ -27,6 +27,7 @@ def test_settings_say_what_trainings_run_on(tmp_path: Path) -> None:
         (Compute("cpu", devices=2), "ddp_spawn"),
         (Compute("cpu", nodes=2), "ddp_spawn"),
         (Compute("cpu", nodes=2).here, "auto"),
+        (Compute("cpu", devices=2, nodes=2, strategy="ddp").alone, "auto"),
         (Compute("cpu", devices=2, strategy="ddp"), "ddp"),
     ],
 )

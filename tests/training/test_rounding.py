@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from inspection.data.pictures import decode_bgr
-from inspection.data.snapshot_record import Split
+from inspection.data.snapshot_record import Snapshot, Split
 from inspection.models import catalogue
 from inspection.models.deploy import DeployGraph
 from inspection.models.network import InspectionNet
@@ -19,9 +19,11 @@ from inspection.release.export import export_onnx
 from inspection.release.measure import scores_of
 from inspection.release.quantize import quantize_int8
 from inspection.training.distil import distil
-from inspection.training.fit import train
+from inspection.training.engine import BestEpoch, Compute
+from inspection.training.fit import keep, train
+from inspection.training.module import Classifier, Tuning
 from inspection.training.qat import _as_seen, train_rounded
-from inspection.training.record import load_trained
+from inspection.training.record import Trained, load_trained
 from inspection.training.rounding import RoundedNet, rounded_weights
 from tests.training.pictures import parts, product
 
@@ -134,6 +136,27 @@ def test_every_weight_can_learn_and_keeps_its_name(net: InspectionNet) -> None:
     rounded(torch.cat(picture))[0].square().sum().backward()
     assert [name for name, p in net.named_parameters() if p.grad is None] == []
     net.zero_grad()
+
+
+def untaught(backbone: str, snapshot: Snapshot, folder: Path) -> Trained:
+    """A network as it was built, as if it had been trained."""
+    net = catalogue.build(backbone, 3, pretrained="none", height=32, width=32)
+    kept = BestEpoch(Classifier(net, Tuning(1e-3, 0.0)), 1, best_epoch=0, best_state=net.state_dict())
+    kept.history.append({"val_loss": 1.0})
+    return keep(folder, snapshot, net, kept, "nothing", "32", 0.0)
+
+
+def test_on_several_devices_one_trains_with_rounding(tmp_path: Path) -> None:
+    """The settings take all there are; a network that rounds cannot be handed to other processes."""
+    snapshot, files = parts(12)
+    plan = product()
+    plan = plan.model_copy(update={"student": plan.student.model_copy(update={"qat_epochs": 1})})
+    teacher, student = (untaught(b, snapshot, tmp_path / b) for b in ("test_resnet", "test_efficientnet"))
+    shown = [decode_bgr(files[e.picture]) for e in snapshot.of(Split.TRAIN)]
+    made = train_rounded(
+        student, teacher, snapshot, plan, files.__getitem__, tmp_path / "rounded", shown, compute=Compute("cpu", devices=2)
+    )
+    assert len(made.history) == 1
 
 
 @pytest.mark.slow
