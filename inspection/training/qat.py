@@ -32,6 +32,7 @@ from inspection.training.record import Trained
 from inspection.training.rounding import RoundedNet
 
 SLOWER = 0.1  # than the student learnt
+_BOOKMARK = 2  # what is written in one; others are not gone on from
 
 
 class _RoundedDistiller(Distiller):
@@ -40,20 +41,38 @@ class _RoundedDistiller(Distiller):
     def __init__(self, *arguments: Any, calibration: Sequence[Tensor], **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._calibration = calibration
+        self._ranges: dict[str, Tensor] | None = None
 
     def on_train_start(self) -> None:
-        """The ranges of the weights to begin with."""
+        """The ranges of the weights to begin with; a training that goes on has those of its epoch."""
         super().on_train_start()
-        self._observe()
+        if self._ranges is None:
+            self._observe()
+        else:
+            self._rounding.take(self._ranges)
 
     def on_validation_epoch_start(self) -> None:
         """The ranges of the weights by now, for the validation and the epoch to come."""
         self._observe()
 
-    def _observe(self) -> None:
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The weights have changed since the ranges were taken."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["ranges"] = self._rounding.ranges()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """See `on_train_start`."""
+        super().on_load_checkpoint(checkpoint)
+        self._ranges = checkpoint["ranges"]
+
+    @property
+    def _rounding(self) -> RoundedNet:
         if not isinstance(self.net, RoundedNet):
             raise TypeError("only a network that rounds has ranges")
-        self.net.observe(picture.to(self.device) for picture in self._calibration)
+        return self.net
+
+    def _observe(self) -> None:
+        self._rounding.observe(picture.to(self.device) for picture in self._calibration)
 
 
 def train_rounded(
@@ -92,6 +111,7 @@ def train_rounded(
         )
         weights = (sha256_hex(trained.weights.read_bytes()) for trained in (student, teacher))
         follows = [
+            _BOOKMARK,
             snapshot.digest,
             product.model_dump(mode="json", include={"train", "student", "region", "tiling"}),
             *weights,

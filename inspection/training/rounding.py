@@ -90,10 +90,24 @@ class RoundedNet(InspectionNet):
         logits, map_logits = self._interpreter.run(x)
         return logits, map_logits
 
+    def ranges(self) -> dict[str, Tensor]:
+        """The least and the largest value ``[2]`` of each tensor that is rounded, by its name; no part of the state."""
+        return {name: torch.stack([one.low, one.high]) for name, one in self._named_rounders()}
+
+    def take(self, ranges: dict[str, Tensor]) -> None:
+        """Round by `ranges` of the same network, as if it had observed what they are of."""
+        for name, one in self._named_rounders():
+            low, high = ranges[name]
+            one.low.copy_(low)
+            one.high.copy_(high)
+
+    def _named_rounders(self) -> list[tuple[str, Rounder]]:
+        return [(name, one) for name, one in self.rounders.items() if isinstance(one, Rounder)]
+
     @torch.no_grad()
     def observe(self, pictures: Iterable[Tensor]) -> None:
         """Take the ranges of all tensors anew, of normalized pictures ``[N, 3, h, w]``, with nothing rounded."""
-        rounders = [one for one in self.rounders.values() if isinstance(one, Rounder)]
+        rounders = [one for _, one in self._named_rounders()]
         for one in rounders:
             one.forget()
         self._interpreter.exact = True

@@ -24,11 +24,15 @@ from inspection.training.engine import BestEpoch, Compute, choose_workers, fit, 
 from inspection.training.fit import load_data
 from inspection.training.loading import STEPS_FROM_LABELS, SnapshotData
 from inspection.training.module import Classifier, Tuning
+from inspection.training.qat import _RoundedDistiller
+from inspection.training.rounding import RoundedNet
 from tests.training.pictures import parts, product
 
 EPOCHS = 3
 EACH_STEP = Compute(bookmark_seconds=0.0)
 EVERYTHING = Tuning(learning_rate=4e-3, weight_decay=0.02, layer_decay=0.8, probe_epochs=1, average_share=0.2)
+
+ROUNDED = Tuning(learning_rate=4e-3, weight_decay=0.02)
 
 
 class PowerCutError(Exception):
@@ -175,6 +179,34 @@ def test_it_goes_on_from_the_midst_of_a_validation(
     with pytest.raises(PowerCutError):
         trained(DyingJudged(copy.deepcopy(network), EVERYTHING), data, bookmark)
     assert equal(trained(Classifier(copy.deepcopy(network), EVERYTHING), data, bookmark), undisturbed)
+
+
+class DyingRounded(_RoundedDistiller):
+    """Dies in its n-th step while it learns with rounding."""
+
+    def __init__(self, net: RoundedNet, teacher: Any, calibration: list[torch.Tensor], dies_at: int) -> None:
+        super().__init__(net, ROUNDED, teacher, temperature=2.0, hard_label_share=0.3, calibration=calibration)
+        self._dies_at = dies_at
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        """Until then as ever."""
+        if self.global_step == self._dies_at:
+            raise PowerCutError
+        return super().training_step(batch, batch_idx)
+
+
+def test_a_training_with_rounding_goes_on_with_the_ranges_it_had(network: Any, data: SnapshotData, tmp_path: Path) -> None:
+    """Those of its epoch's beginning, not of the weights it has by then."""
+    shown = list(torch.randn(4, 1, 3, 32, 32, generator=torch.Generator().manual_seed(1)))
+
+    def module(dies_at: int) -> DyingRounded:
+        return DyingRounded(RoundedNet(copy.deepcopy(network)), copy.deepcopy(network), shown, dies_at)
+
+    never, bookmark = 1000, tmp_path / "bookmark.ckpt"
+    whole = trained(module(never), data, tmp_path / "whole.ckpt")
+    with pytest.raises(PowerCutError):
+        trained(module(5), data, bookmark)
+    assert equal(trained(module(never), data, bookmark), whole)
 
 
 @pytest.mark.parametrize("step", [1, 4, 6])
