@@ -38,7 +38,8 @@ class TrainPlan(Part):
     batch_size: int = Field(default=32, ge=2)
     learning_rate: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=0.02, ge=0)
-    # Of `epochs`: the head alone, on the features as they came. None: 2 where weights came from other pictures, else 0.
+    # Of `epochs`: the head alone, on the features as they came. None: 2 where weights came from other pictures,
+    # but at most a third of them, else 0.
     probe_epochs: int | None = Field(default=None, ge=0)
     layer_decay: float = Field(default=1.0, gt=0, le=1)  # below 1, deeper layers learn more slowly
     average_share: float = Field(default=0.0, ge=0, le=1)  # of all steps: weights are averaged over about so many

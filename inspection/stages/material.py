@@ -16,7 +16,7 @@ from inspection.data.snapshots import load_snapshot
 from inspection.errors import UsageError
 from inspection.stages.candidate import Candidate
 from inspection.store.session import Store
-from inspection.training.cache import decode_tiles
+from inspection.training.cache import decode_example
 
 Say = Callable[[str], None]
 """Where a stage tells what it is doing, in words."""
@@ -55,7 +55,8 @@ class Frames(Sequence[NDArray[np.uint8]]):
             return [self[one] for one in range(*place.indices(len(self)))]
         number, tile = divmod(self._places[place], self._tiles)
         if number != self._open[0]:
-            tiles = decode_tiles(self._picture(self._examples[number].picture), self._product)
+            example = self._examples[number]
+            tiles = decode_example(self._picture(example.picture), example, self._product)
             self._open = (number, [frame for _, frame in tiles])
         return self._open[1][tile]
 
