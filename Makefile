@@ -9,9 +9,9 @@ LABEL_STUDIO_VENV ?= .venv-label-studio
 PIP_ARGS ?=
 ARGS ?=
 PY := $(VENV)/bin/python
-# Tests at a time. A file's tests stay together: they share servers. A thread that waits sleeps, since other tests want its core.
+# Tests at a time. A file's tests stay together: they share servers. A thread that waits sleeps: other tests want its core.
 JOBS ?= 2
-PYTEST = OMP_WAIT_POLICY=PASSIVE $(PY) -m pytest -n $(JOBS) --dist loadfile
+PYTEST = OMP_WAIT_POLICY=PASSIVE $(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo test test-fast system-programs check bench faults label-studio install clean
 

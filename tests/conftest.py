@@ -76,6 +76,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("make_place", databases[:1] if alone else databases, indirect=True)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The circle first: with several workers it goes on beside the others, and nobody waits for it at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("loop") is None)
+
+
 @pytest.fixture
 def make_place(request: pytest.FixtureRequest, tmp_path: Path) -> "Callable[[bool], AbstractContextManager[Place]]":
     """Makes a place of a store, with the schema (True) or without anything (False), on each database."""

@@ -13,6 +13,7 @@ import timm
 import torch
 from mlflow import MlflowClient
 from safetensors.torch import save_file
+from sklearn.metrics import roc_auc_score
 from sqlalchemy import select
 
 from inspection.contracts import AgentState, Decision, Limits, Mode, Report, Verdict, sha256_hex
@@ -339,10 +340,9 @@ def test_the_classifier_is_compared_with_the_cold_start_it_replaces(handed_over:
     assert candidate.champion_2.confusion.keys() == {GOOD, *DEFECTS}
 
 
-def test_a_class_that_was_left_out_is_doubted_far_more_often_than_good_parts(
-    handed_over: tuple[Day, Candidate, Due],
-) -> None:
-    """The guard alone: with bands that reject nothing, parts of the rare class are INCONCLUSIVE, good ones OK."""
+def test_a_class_that_was_left_out_is_doubted_and_good_parts_are_not(handed_over: tuple[Day, Candidate, Due]) -> None:
+    """The guard alone, with bands that reject nothing: parts of the rare class are more novel than good ones, nearly all,
+    and the most novel are INCONCLUSIVE (few: sixteen good parts do not say where the limit may lie)."""
     _, candidate, _ = handed_over
     data = candidate.bundle_file.read_bytes()
     manifest, own = read_manifest(data), read_recipe(data)
@@ -356,10 +356,9 @@ def test_a_class_that_was_left_out_is_doubted_far_more_often_than_good_parts(
     verdicts = [v for v, _ in replay(data, shown, recipe=guard)]
     doubted = np.array([_unfamiliar(v) for v in verdicts])
     good, rare = float(doubted[:60].mean()), float(doubted[60:].mean())
-    assert good <= 0.05
-    assert rare >= good + 0.15
-    novelty = np.array([v.novelty for v in verdicts])
-    assert novelty[60:].mean() > novelty[:60].mean()
+    assert good == 0
+    assert rare >= 0.05
+    assert roc_auc_score([0] * 60 + [1] * 60, [v.novelty for v in verdicts]) >= 0.95
 
 
 def _unfamiliar(verdict: Verdict) -> bool:
