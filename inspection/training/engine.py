@@ -69,7 +69,7 @@ class Compute:
 class BestEpoch(Callback):
     """Keeps the weights of the best epoch in memory; stops after ``patience`` epochs without a better one.
 
-    Better: higher balanced accuracy on the validation side, then lower loss; with ``keep_last`` every epoch is, so that the
+    Better: lower loss on the validation side, then higher balanced accuracy; with ``keep_last`` every epoch is, so that the
     validation side has chosen nothing and may judge. An epoch with a metric that is not finite has ``diverged``: it ends
     the training and is no part of ``history``.
     """
@@ -81,7 +81,7 @@ class BestEpoch(Callback):
     history: list[dict[str, float]] = field(default_factory=list)
     best_epoch: int = -1
     best_state: dict[str, Tensor] = field(default_factory=dict)
-    best_score: tuple[float, float] = (-1.0, 0.0)
+    best_score: tuple[float, float] = (-math.inf, 0.0)
     diverged: int | None = None
 
     def on_train_start(self, trainer: lightning.Trainer, _: lightning.LightningModule) -> None:
@@ -99,7 +99,7 @@ class BestEpoch(Callback):
             self._stop_if_stale(trainer)
             return
         self.history.append(metrics)
-        score = (metrics["val_balanced_accuracy"], -metrics["val_loss"])
+        score = (-metrics["val_loss"], metrics["val_balanced_accuracy"])
         if self.keep_last or score > self.best_score:
             self.best_score, self.best_epoch = score, epoch
             self.best_state = {k: v.detach().cpu().clone() for k, v in self.module.judged.state_dict().items()}
