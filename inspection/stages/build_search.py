@@ -88,7 +88,8 @@ def calibration_frames(material: Material) -> Frames:
 
 
 def quantize(exact: Path, frames: Frames, quantizer: str, out: Path) -> None:
-    """Write the int8 file of one quantizer. Raises what ONNX Runtime's quantizer raises on a graph it cannot quantize."""
+    """Write the int8 file of one quantizer; `QAT` is minmax, of a network that was trained with rounding. Raises what ONNX
+    Runtime's quantizer raises on a graph it cannot quantize."""
     if quantizer in ("percentile", "entropy"):
         some = (frame[None] for frame in frames[:HISTOGRAM_PICTURES])
         quantize_int8(exact, some, out, method=quantizer)  # type: ignore[arg-type]  # one of the two
@@ -173,7 +174,7 @@ class Search:
     def _quantize(self, student: Student, quantizer: str, exact: Path, frames: Frames) -> None:
         out = student.file(quantizer)
         try:
-            quantize(exact, frames, "minmax" if quantizer == QAT else quantizer, out)
+            quantize(exact, frames, quantizer, out)
         except QUANTIZER_REFUSALS as error:
             log.warning("%s cannot be made int8 by %s: %s", student.network.backbone, quantizer, error)
             build = self._build(student, quantizer, ONNXRUNTIME)

@@ -171,9 +171,8 @@ class Comparison:
     def _decode(self, snapshot: Snapshot, product: Product) -> None:
         """Leave the pictures where the training looks for them: the first network would pay for all, in the report."""
         size = product.train.height, product.train.width
-        anyones = Preprocess(
-            *size, catalogue.IMAGENET_MEAN, catalogue.IMAGENET_STD
-        )  # colours are normalized in the network
+        # Any colours will do: pictures are kept as they are, and normalized in the network.
+        anyones = Preprocess(*size, catalogue.IMAGENET_MEAN, catalogue.IMAGENET_STD)
         workshop = Workshop(anyones, snapshot.classes, snapshot.good_class, product)
         for side in filter(None, (snapshot.of(Split.TRAIN), snapshot.of(Split.VALIDATION))):
             working_pictures(side, self.material.picture, workshop, self._work)

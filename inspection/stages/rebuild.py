@@ -6,7 +6,6 @@ same to the bit; on a GPU, or with others, the figures say how far they are off.
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from inspection.release.export import Graph, export_onnx
 from inspection.release.gate import gate
 from inspection.release.measure import Answers, answers_of
 from inspection.release.replay import golden_pictures, replay
+from inspection.release.scorecard import Scorecard
 from inspection.release.search import FLOAT, QAT
 from inspection.release.trials import Trial, score
 from inspection.settings import Settings
@@ -61,10 +61,10 @@ def rebuild(settings: Settings, store: Store, candidate: Candidate, say: Say) ->
     if candidate.definition is None or (candidate.golden_1 is None and not candidate.cold_start):
         raise UsageError(f"run {candidate.run_id} did not keep what it was made from: train it anew with this version")
     material = replace(Material.load(store, candidate.product, candidate.snapshot), product=candidate.definition)
-    with ExitStack() as after:
-        after.callback(clear_pictures, candidate.folder)
-        again = _Again(material, candidate, Compute.of(settings.training).here, say)
-        return list(again.figures())
+    try:
+        return list(_Again(material, candidate, Compute.of(settings.training).here, say).figures())
+    finally:
+        clear_pictures(candidate.folder)
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class _Again:
             if self.candidate.bundle is not None and self.candidate.shipped is not None:
                 yield from self._student(self.candidate.shipped)
         if self.candidate.bundle is not None and self.candidate.golden_2 is not None:
-            yield from self._bundle()
+            yield from self._bundle(self.candidate.golden_2)
 
     def _teacher(self) -> Iterator[Figure]:
         material, candidate = self.material, self.candidate
@@ -143,7 +143,7 @@ class _Again:
         export_onnx(graph, student.file(FLOAT))
         if quantizer == FLOAT:
             return student.file(FLOAT)
-        quantize(student.file(FLOAT), frames, "minmax" if quantizer == QAT else quantizer, student.file(quantizer))
+        quantize(student.file(FLOAT), frames, quantizer, student.file(quantizer))
         return student.file(quantizer)
 
     def _answers(self, file: Path, shipped: Shipped, network: Trained) -> Answers:
@@ -155,10 +155,8 @@ class _Again:
             said = score([trial], len(network.classes), frames)[0].answers
         return said.by_picture(self.material.tiles, network.classes.index(network.good_class))
 
-    def _bundle(self) -> Iterator[Figure]:
-        material, candidate, kept = self.material, self.candidate, self.candidate.golden_2
-        if kept is None:
-            return
+    def _bundle(self, kept: Scorecard) -> Iterator[Figure]:
+        material, candidate = self.material, self.candidate
         data = candidate.packed()
         self.say(f"replaying bundle {sha256_hex(data)[:12]} on the golden parts")
         with material.store.begin() as session:

@@ -4,7 +4,6 @@ Invariants: calibration pictures come from the training side, thresholds from th
 looked at.
 """
 
-from contextlib import ExitStack
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -56,9 +55,10 @@ def build(settings: Settings, store: Store, candidate: Candidate, say: Say) -> C
     of which no gate has said anything yet. Can be run again."""
     material = Material.behind(store, candidate)
     check_runtimes(material.product.student)
-    with ExitStack() as after:
-        after.callback(clear_pictures, candidate.folder)
-        return _build(settings, material, candidate.with_(definition=material.product), say)
+    try:
+        return _build(settings, material, candidate, say)
+    finally:
+        clear_pictures(candidate.folder)
 
 
 def _build(settings: Settings, material: Material, candidate: Candidate, say: Say) -> Candidate:
@@ -186,10 +186,12 @@ def next_version(store: Store, product: str) -> int:
 
 
 def shipping(material: Material, candidate: Candidate, chosen: Chosen, say: Say) -> Candidate:
-    """The candidate with what is shipped, and all that was measured on the way to it."""
+    """The candidate with what is shipped, by which product, and all that was measured on the way to it. What was said of an
+    earlier bundle goes here, so that no kill leaves the new one with it."""
     shipped = _shipped(material, chosen)
     say(shipped.in_words())
-    return candidate.with_(shipped=shipped, searched=chosen.found)
+    gone = dict.fromkeys(_OF_A_BUNDLE)
+    return candidate.with_(**gone, definition=material.product, shipped=shipped, searched=chosen.found)
 
 
 def _shipped(material: Material, chosen: Chosen) -> Shipped:
@@ -219,8 +221,6 @@ def _shipped(material: Material, chosen: Chosen) -> Shipped:
 def pack_bundle(material: Material, candidate: Candidate, chosen: Chosen, number: int) -> Candidate:
     """Write the bundle of the chosen file, with a self-test of validation pictures; returns the candidate with it."""
     data = _packed(material, candidate, chosen, number)
-    # What was said of an earlier bundle goes first, so that no kill leaves the new file with it.
-    candidate = candidate.with_(**dict.fromkeys(_OF_A_BUNDLE))
     candidate.bundle_file.write_bytes(data)
     return candidate.with_(recipe=chosen.recipe, version=number, bundle=sha256_hex(data))
 

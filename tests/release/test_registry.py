@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from mlflow.utils.validation import MAX_ENTITY_KEY_LENGTH, path_not_unique, validate_param_and_metric_name
+from sqlalchemy.orm import Session
 
 from inspection.contracts import Costs, Limits
 from inspection.data.snapshot_record import Example, Snapshot, Split
@@ -124,6 +125,16 @@ def test_versions_rise_and_carry_their_tags(mlflow_url: str, logged: list[tuple[
     assert (version.tags["precision"], version.tags["gate2"], version.run_id) == ("int8", "PASS", logged[1][0])
 
 
+def write_down(
+    session: Session, product: str, role: str, version: str, run: str, teacher_version: str | None = None
+) -> None:
+    """Into the ledger of promotions."""
+    promote(
+        session, product, role, model_version=version, teacher_version=teacher_version, run_id=run,
+        snapshot=SNAPSHOT.digest, bundle="b" * 64, recipe="c" * 64, who="test", why="gates passed", lease=Lease(),
+    )  # fmt: skip
+
+
 @pytest.mark.service
 def test_aliases_follow_the_ledger(mlflow_url: str, logged: list[tuple[str, str]], store: Store) -> None:
     """Challenger, then champion; an alias moved by hand is put back; nothing else is touched."""
@@ -131,20 +142,7 @@ def test_aliases_follow_the_ledger(mlflow_url: str, logged: list[tuple[str, str]
 
     def write(role: str, version: str) -> None:
         with store.begin() as session:
-            promote(
-                session,
-                "plate",
-                role,
-                model_version=version,
-                teacher_version=version,
-                run_id=logged[int(version) - 1][0],
-                snapshot=SNAPSHOT.digest,
-                bundle="b" * 64,
-                recipe="c" * 64,
-                who="test",
-                why="gates passed",
-                lease=Lease(),
-            )
+            write_down(session, "plate", role, version, logged[int(version) - 1][0], teacher_version=version)
             registry.project_aliases(session, "plate")
 
     write("challenger", "1")
@@ -166,19 +164,7 @@ def test_aliases_follow_the_ledger(mlflow_url: str, logged: list[tuple[str, str]
 def test_a_promotion_of_a_model_that_was_never_registered_has_no_alias(mlflow_url: str, store: Store) -> None:
     """There is no version to point to, and asking for it would be refused at every look."""
     with store.begin() as session:
-        promote(
-            session,
-            "cup",
-            "champion",
-            model_version="",
-            run_id="r1",
-            snapshot=SNAPSHOT.digest,
-            bundle="b" * 64,
-            recipe="c" * 64,
-            who="test",
-            why="gates passed",
-            lease=Lease(),
-        )
+        write_down(session, "cup", "champion", "", "r1")
         assert Registry(mlflow_url).project_aliases(session, "cup") == {edge_name("cup"): {}, teacher_name("cup"): {}}
 
 
