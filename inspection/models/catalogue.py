@@ -7,6 +7,7 @@ all.
 """
 
 import difflib
+import logging
 import pickle
 import warnings
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ from inspection.models.network import InspectionNet, NetSpec
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 _OPTIONS = ("pad_type", "mean", "std")
+# Weights are always more than the feature extractor takes, and which ones were meant for it is checked here: no warning.
+logging.getLogger("timm.models._builder").addFilter(lambda said: not said.getMessage().startswith("Unexpected keys"))
 _MAP_LEVELS = 3  # strides 8, 16 and 32 in most backbones: small defects are lost further down (README.md)
 
 

@@ -57,18 +57,21 @@ def test_names_can_be_built() -> None:
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_half_precision_weights_of_a_file_are_loaded_exactly(tmp_path: Path, suffix: str) -> None:
-    """A file's backbone weights arrive as float32 with the file's values, whatever its classifier."""
-    whole = timm.create_model("test_resnet", num_classes=7)
+def test_half_precision_weights_of_a_file_are_loaded_exactly(
+    tmp_path: Path, suffix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A file's backbone weights arrive as float32 with the file's values, whatever its classifier, and nobody is warned."""
+    whole = timm.create_model("test_efficientnet", num_classes=7)
     state = {k: v.half() if v.is_floating_point() else v for k, v in whole.state_dict().items()}
     path = tmp_path / f"weights{suffix}"
     if suffix == ".pth":
         torch.save(state, path)
     else:
         save_file(state, path)
-    net = catalogue.build("test_resnet", 3, pretrained=path, height=32, width=32)
+    net = catalogue.build("test_efficientnet", 3, pretrained=path, height=32, width=32)
     loaded = {k.removeprefix("body."): v for k, v in net.features.named_parameters()}
     assert loaded
+    assert caplog.messages == []
     assert all(v.dtype == torch.float32 and torch.equal(v, state[k].float()) for k, v in loaded.items())
 
 
