@@ -14,6 +14,7 @@ inference in general parametric models", 2008).
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
+from pathlib import PurePath
 from typing import Self
 
 import numpy as np
@@ -24,6 +25,7 @@ from inspection.errors import UsageError
 
 LEVEL = 0.95
 _DRAWS = 4000
+_RANDOM = "random weights"
 Floats = npt.NDArray[np.float64]
 Budget = int | None
 """Training pictures of each class; None: all there are."""
@@ -47,6 +49,13 @@ class Trial(BaseModel):
     parts: list[str]
     truth: list[str]
     named: list[str]
+
+    @property
+    def began(self) -> str:
+        """With what weights, in a word or two: of a file, its name alone."""
+        first, _, more = self.started_from.removeprefix("pretrained: ").partition("; ")
+        where = {"none": _RANDOM, "hub": "the hub's weights"}.get(first, PurePath(first).name)
+        return f"{where}; {more}" if more else where
 
 
 class Device(BaseModel):
@@ -211,10 +220,24 @@ def pareto(standing: Standing, devices: Iterable[Device]) -> list[str]:
     return kept
 
 
-def conclusion(found: Sequence[Standing], devices: Sequence[Device]) -> list[str]:
-    """What follows from the numbers, a sentence or two for each budget, and one for the device; no more than follows."""
+def conclusion(found: Sequence[Standing], trials: Sequence[Trial], devices: Sequence[Device]) -> list[str]:
+    """What follows from the numbers of ``trials``, whose standings are ``found``, and no more: a sentence or two for each
+    budget, and one for the device."""
     said = [_of_budget(standing) for standing in found]
-    return [*said, *_turns(found), *_of_device(found[-1], devices)]
+    return [*said, *_turns(found), *_beginnings(trials), *_of_device(found[-1], devices)]
+
+
+def _beginnings(trials: Sequence[Trial]) -> list[str]:
+    """Where some had weights to begin with and others had none: then a lead may be theirs, not the network's."""
+    random = sorted({t.backbone for t in trials if t.began == _RANDOM})
+    learnt = sorted({t.backbone for t in trials} - set(random))
+    if not random or not learnt:
+        return []
+    if len(learnt) > len(random):
+        who = f"{_listed(random)} began with {_RANDOM}, the others did not"
+    else:
+        who = f"{_listed(learnt)} had them, the others began with {_RANDOM}"
+    return [f"They did not begin alike, so a lead may be that of learnt weights: {who}."]
 
 
 def _of_budget(standing: Standing) -> str:

@@ -16,7 +16,7 @@ from inspection.release.comparison import Device, Standing, Trial, budget_in_wor
 _TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True, undefined=StrictUndefined
 )
-_MARKERS = "osD^vP*Xh<>"
+_MARKERS = "osD^vP*Xh<>8p"
 
 
 def page(
@@ -75,7 +75,7 @@ def _table(standing: Standing, trials: Sequence[Trial]) -> dict[str, Any]:
                 "figure": str(figure),
                 "lead": "" if lead is None else f"{lead.points:.1f} ({lead.low:.1f} to {lead.high:.1f})",
                 "seconds": f"{fmean(t.seconds for t in own):.0f}",
-                "began": own[0].started_from,
+                "began": own[0].began,
             }
         )
     return {"at": budget_in_words(standing.budget, standing.pictures), "rows": rows}

@@ -233,7 +233,7 @@ class Comparison:
         trials = [t.model_copy(update={"backbone": short[t.backbone]}) for t in trials]
         devices = [d.model_copy(update={"backbone": short[d.backbone]}) for d in devices]
         found = standings(trials)
-        said = conclusion(found, devices)
+        said = conclusion(found, trials, devices)
         path = self.folder / REPORT
         path.write_text(page(self.material.product.name, self.material.snapshot.digest, found, trials, devices, said))
         return path, said

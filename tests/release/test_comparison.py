@@ -57,7 +57,9 @@ def test_a_clear_lead_is_shown_and_a_small_one_is_not() -> None:
     ]
     (standing,) = standings(trials)
     assert set(standing.level) == {"a", "c"}
-    (said, device) = conclusion([standing], [Device(backbone="c", float_ms=3.0, float_bytes=9, int8_ms=2.0, int8_bytes=3)])
+    (said, device) = conclusion(
+        [standing], trials, [Device(backbone="c", float_ms=3.0, float_bytes=9, int8_ms=2.0, int8_bytes=3)]
+    )
     assert "beats b by" in said
     assert "not told apart from" in said
     assert "c is the fastest on this processor: 2.0 ms in int8" in device
@@ -110,10 +112,25 @@ def test_a_change_of_the_lead_with_more_pictures_is_said() -> None:
         for (name, budget), share in shares.items()
         for seed in range(3)
     ]
-    said = conclusion(standings(trials), [])
+    said = conclusion(standings(trials), trials, [])
     assert said[0].startswith("With 50 pictures of each class (100), cnn names most right")
     assert said[1].startswith("With all 1000 pictures, vit names most right")
     assert said[2] == "cnn, the best with fewer pictures, is beaten by vit with all 1000 pictures."
+
+
+def test_a_lead_that_may_be_the_weights_is_called_so() -> None:
+    """Networks that learnt elsewhere beside ones that did not; of a file its name is said, not where it lay."""
+    labels = truth(20)
+    trials = [trial("cnn", labels, labels), trial("vit", labels, labels)]
+    assert len(conclusion(standings(trials), trials, [])) == 1
+    learnt = trials[0].model_copy(update={"started_from": "pretrained: /home/anna/cnn.pth; no warm start"})
+    assert learnt.began == "cnn.pth; no warm start"
+    trials[0] = learnt
+    said = conclusion(standings(trials), trials, [])[1]
+    assert said.startswith("They did not begin alike, so a lead may be that of learnt weights: ")
+    assert said.endswith(": cnn had them, the others began with random weights.")
+    trials.append(learnt.model_copy(update={"backbone": "net"}))
+    assert conclusion(standings(trials), trials, [])[1].endswith("vit began with random weights, the others did not.")
 
 
 def test_trials_of_other_pictures_or_with_gaps_are_refused() -> None:
