@@ -233,11 +233,11 @@ def _beginnings(trials: Sequence[Trial]) -> list[str]:
     learnt = sorted({t.backbone for t in trials} - set(random))
     if not random or not learnt:
         return []
-    if len(learnt) > len(random):
-        who = f"{_listed(random)} began with {_RANDOM}, the others did not"
-    else:
-        who = f"{_listed(learnt)} had them, the others began with {_RANDOM}"
-    return [f"They did not begin alike, so a lead may be that of learnt weights: {who}."]
+    fewer = min(learnt, random, key=len)
+    had, had_not = (_listed(names) if names is fewer or len(names) == 1 else "the others" for names in (learnt, random))
+    return [
+        f"They did not begin alike, so a lead may be that of learnt weights: {had} had them, {had_not} began with {_RANDOM}."
+    ]
 
 
 def _of_budget(standing: Standing) -> str:
