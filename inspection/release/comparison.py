@@ -235,9 +235,8 @@ def _beginnings(trials: Sequence[Trial]) -> list[str]:
         return []
     fewer = min(learnt, random, key=len)
     had, had_not = (_listed(names) if names is fewer or len(names) == 1 else "the others" for names in (learnt, random))
-    return [
-        f"They did not begin alike, so a lead may be that of learnt weights: {had} had them, {had_not} began with {_RANDOM}."
-    ]
+    doubt = "They did not begin alike, so a lead may be that of learnt weights"
+    return [f"{doubt}: {had} had them, {had_not} began with {_RANDOM}."]
 
 
 def _of_budget(standing: Standing) -> str:

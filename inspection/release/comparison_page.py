@@ -96,11 +96,17 @@ def curves_figure(standings: Sequence[Standing]) -> Figure:
         marker = _MARKERS[number % len(_MARKERS)]
         axes.errorbar(places, values, [below, above], marker=marker, capsize=2, label=name, linewidth=1.2, elinewidth=0.7)
     axes.set(xscale="log", xlabel="training pictures", ylabel="balanced accuracy, %")
-    axes.set_xticks([s.pictures for s in standings], [str(s.pictures) for s in standings])
+    ticks = [s.pictures for s, more in zip(standings, [*standings[1:], None], strict=True) if _apart(s, more)]
+    axes.set_xticks(ticks, [str(pictures) for pictures in ticks])
     axes.minorticks_off()
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     return figure
+
+
+def _apart(standing: Standing, more: Standing | None) -> bool:
+    """Whether there is room for its number on the axis before the next one's."""
+    return more is None or more.pictures > 1.05 * standing.pictures
 
 
 def pareto_figure(standing: Standing, devices: Sequence[Device]) -> Figure:
