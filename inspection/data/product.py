@@ -50,9 +50,9 @@ class TrainPlan(Part):
     augment: AugmentPlan = AugmentPlan()
 
 
-Quantizer = Literal["minmax", "percentile", "entropy", "tensor"]
+Quantizer = Literal["minmax", "stem", "percentile", "entropy", "tensor"]
 """How a student is made int8: by the calibration of its activations, with a scale for each channel of the weights, or
-("tensor": calibrated by minmax) one for each tensor."""
+("tensor": calibrated by minmax) one for each tensor; "stem" is minmax with the first convolutions left in float."""
 
 
 class OtherStudent(Part):
@@ -78,7 +78,7 @@ class StudentPlan(Part):
     height: int | None = Field(default=None, ge=32, le=2048)  # None: the teacher's
     width: int | None = Field(default=None, ge=32, le=2048)
     alternatives: list[OtherStudent] = []
-    quantizers: list[Quantizer] = ["minmax", "percentile"]
+    quantizers: list[Quantizer] = ["minmax", "stem"]
     runtimes: list[Literal["onnxruntime", "openvino"]] = Field(default=["onnxruntime"], min_length=1)
     qat_epochs: int = Field(default=3, ge=0)
     epochs: int = Field(default=30, ge=1)

@@ -1,9 +1,9 @@
 """float ONNX -> int8 ONNX (static, QDQ), by ONNX Runtime's own quantizer.
 
-Invariants: calibration frames are raw uint8 frames of the training split, as the device would see them; preprocessing
-and what is behind the backbone (head, novelty) stay in float32; weights are per channel int8, activations uint8 (the pair
-that every x86 and ARM kernel of ONNX Runtime is written for). The caller decides whether the result is good enough to
-ship.
+Invariants: calibration frames are raw uint8 frames of the training split, as the device would see them; preprocessing,
+what is behind the backbone (head, novelty), and where asked for its first convolutions, stay in float32; weights are per
+channel int8, activations uint8 (the pair that every x86 and ARM kernel of ONNX Runtime is written for). The caller decides
+whether the result is good enough to ship.
 """
 
 import io
@@ -35,6 +35,9 @@ _METHODS = {
 QUANTIZER_REFUSALS = (ort_errors.Fail, ort_errors.NotImplemented, ort_errors.InvalidGraph, ValueError, RuntimeError)
 """What ONNX Runtime raises on a graph that it cannot make int8, or cannot run."""
 
+STEM_CONVOLUTIONS = 3
+"""So many of a network's first convolutions lose most, and gain least, by int8 (README.md)."""
+_ACTIVATIONS = {"Relu", "Clip", "HardSwish", "HardSigmoid", "Sigmoid", "LeakyRelu", "PRelu"}
 _PERCENTILE = 99.99  # of an activation's values lie within its scale, by that method
 _PREPROCESS, _HEAD, _NOVELTY = "preprocess.", "net.head.laterals.", "novelty."  # prefixes of weights' names in our exports
 
@@ -47,12 +50,13 @@ def quantize_int8(
     method: Calibration = "minmax",
     per_channel: bool = True,
     plain: bool = False,
+    float_stem: bool = False,
 ) -> None:
     """Write an int8 version of an exported model.
 
     ``calibration_frames``: uint8 ``[1, H, W, 3]`` each, of any size. ``per_channel``: a scale for each channel of the
     weights, else one per tensor. ``plain``: as `quantize_static` does it by itself, nothing prepared, and nothing but
-    novelty left in float. Raises UsageError without frames.
+    novelty left in float. ``float_stem``: the first `STEM_CONVOLUTIONS`, too. Raises UsageError without frames.
     """
     frames = iter(calibration_frames)
     first = next(frames, None)
@@ -63,6 +67,8 @@ def quantize_int8(
         if not plain:
             # Symbolic inference chokes on free frame sizes; the exporter has written all shapes the quantizer asks for.
             quant_pre_process(str(float_path), str(prepared), skip_symbolic_shape=True)
+        model = onnx.load(prepared)
+        kept = _behind(model, _NOVELTY) if plain else float_nodes(model)
         ort_quantization.quantize_static(
             str(prepared),
             str(written),
@@ -71,7 +77,7 @@ def quantize_int8(
             per_channel=per_channel,
             activation_type=ort_quantization.QuantType.QUInt8,
             weight_type=ort_quantization.QuantType.QInt8,
-            nodes_to_exclude=_behind(onnx.load(prepared), _NOVELTY) if plain else float_nodes(onnx.load(prepared)),
+            nodes_to_exclude=kept + (stem_nodes(model) if float_stem else []),
             calibrate_method=_METHODS[method],
             # Histograms picture by picture: all tensors of all pictures at once took 3 GB for 128 of 224 px.
             extra_options={} if method == "minmax" else {"CalibPercentile": _PERCENTILE, "CalibStridedMinMax": 1},
@@ -129,6 +135,24 @@ def float_nodes(model: Any) -> list[str]:
         outputs = list(node.output)
         if backbone.isdisjoint(outputs) or (not lateral and not head.isdisjoint(outputs)):
             names.append(node.name)
+    return names
+
+
+def stem_nodes(model: Any) -> list[str]:
+    """Names of the backbone's nodes up to its third convolution, with the activation that follows it.
+
+    All of them, not that convolution and its neighbours: with int8 before and behind a float one the file said nonsense.
+    """
+    elsewhere = set(float_nodes(model))
+    names: list[str] = []
+    convolutions = 0
+    for node in model.graph.node:
+        if node.name in elsewhere:
+            continue
+        if convolutions == STEM_CONVOLUTIONS and node.op_type not in _ACTIVATIONS:
+            break
+        names.append(node.name)
+        convolutions += _is_backbone_convolution(node)
     return names
 
 

@@ -1,8 +1,9 @@
 """Which of the files that were built and measured goes to a device. Pure: measurements in, a choice and its reasons out.
 
 Invariants: everything is measured against one file, the plan's own student in float on ONNX Runtime (the *reference*); what
-plain `quantize_static` gives (the *plain* file) is always among the candidates, and the choice is never slower nor less
-exact than it, where that would be good enough itself; when nothing good enough is faster, the reference is shipped.
+plain `quantize_static` gives (the *plain* file) is always among the candidates, and the choice is never less exact than it,
+nor slower by more than is told apart, where it would do itself; of files equally fast the most exact is shipped;
+when nothing good enough is faster, the reference is.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from inspection.contracts import ONNXRUNTIME
 
 FLOAT, PLAIN, QAT = "float", "plain", "qat"
+ALIKE = 0.05  # speeds that differ by less are not told apart: medians of 100 turns on a machine that does other things, too
 
 
 class Build(BaseModel):
@@ -86,7 +88,8 @@ class Bar:
 
 
 def choose(found: Sequence[Measured], bar: Bar) -> Measured:
-    """The fastest that meets the bar, is faster than the reference and no worse than the plain file; else the reference.
+    """The fastest that meets the bar, is faster than the reference and no worse than the plain file, or of those about as
+    fast the one that decides most like its float file; else the reference.
 
     ``found`` holds the reference and is otherwise in any order; what was not timed is not chosen.
     """
@@ -95,7 +98,9 @@ def choose(found: Sequence[Measured], bar: Bar) -> Measured:
     plain = plain_of(found)
     if plain is not None and plain in good:
         good = [one for one in good if no_worse(one, plain)]
-    return max(good, key=lambda one: (one.speedup or 0.0, one.agreement, -one.lost, str(one.build)), default=reference)
+    fastest = max((one.speedup or 0.0 for one in good), default=0.0)
+    alike = [one for one in good if (one.speedup or 0.0) >= (1 - ALIKE) * fastest]
+    return max(alike, key=lambda one: (one.agreement, -one.lost, one.speedup or 0.0, str(one.build)), default=reference)
 
 
 def reference_of(found: Iterable[Measured]) -> Measured:
@@ -114,9 +119,9 @@ def plain_of(found: Sequence[Measured]) -> Measured | None:
 
 
 def no_worse(one: Measured, plain: Measured) -> bool:
-    """Neither slower nor less exact."""
-    faster = (one.speedup or 0.0) >= (plain.speedup or 0.0)
-    return faster and one.agreement >= plain.agreement and one.lost <= plain.lost
+    """Neither slower, as far as that can be told, nor less exact."""
+    as_fast = (one.speedup or 0.0) >= (1 - ALIKE) * (plain.speedup or 0.0)
+    return as_fast and one.agreement >= plain.agreement and one.lost <= plain.lost
 
 
 def pareto(found: Iterable[Measured]) -> list[Measured]:

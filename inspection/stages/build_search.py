@@ -95,7 +95,9 @@ def quantize(exact: Path, frames: Frames, quantizer: str, out: Path) -> None:
         quantize_int8(exact, some, out, method=quantizer)  # type: ignore[arg-type]  # one of the two
     else:
         given = (frame[None] for frame in frames)
-        quantize_int8(exact, given, out, per_channel=quantizer != "tensor", plain=quantizer == PLAIN)
+        quantize_int8(
+            exact, given, out, per_channel=quantizer != "tensor", plain=quantizer == PLAIN, float_stem=quantizer == "stem"
+        )
 
 
 def bar_of(plan: StudentPlan) -> Bar:

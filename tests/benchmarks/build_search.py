@@ -41,7 +41,7 @@ from tests.benchmarks.sets import GOOD, MOBILENET, MOBILENET_WEIGHTS, RealSet
 
 BACKBONES = ("mobilenetv4_conv_small", "mobilenetv2_100", "efficientnet_lite0", "mobilenetv3_small_100", "resnet18")
 FRAMES = ((224, 224), (480, 640), (1080, 1920))
-QUANTIZERS = (PLAIN, "minmax", "percentile", "tensor")
+QUANTIZERS = (PLAIN, "minmax", "stem", "tensor")
 CLASSES = 4
 
 
@@ -93,7 +93,7 @@ def on_set(asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """One row per build, on the validation side as the search sees it and on the set's own test side."""
     real = RealSet.load(asked.set)
     snapshot = real.snapshot(asked.per_class)
-    quantizers, runtimes = ["minmax", "percentile", "entropy", "tensor"], ["onnxruntime", OPENVINO]
+    quantizers, runtimes = ["minmax", "stem", "percentile", "entropy", "tensor"], ["onnxruntime", OPENVINO]
     side = {"height": asked.side, "width": asked.side}
     product = Product(
         name=real.name,

@@ -174,7 +174,7 @@ def files(trained: Trained, shown: Shown, folder: Path) -> tuple[Path, Path]:
     exact, small, plans = folder / "float.onnx", folder / "int8.onnx", shown.product
     export_onnx(trained.deploy_graph(), exact)
     chosen = shown.of(Split.TRAIN).sample(plans.student.calibration_pictures, plans.train.seed)
-    quantize_int8(exact, (f[None] for f in chosen), small)
+    quantize_int8(exact, (f[None] for f in chosen), small, float_stem=True)
     return exact, small
 
 

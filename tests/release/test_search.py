@@ -4,7 +4,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inspection.release.search import FLOAT, PLAIN, Bar, Build, Measured, choose, no_worse, pareto, plain_of, to_markdown
+from inspection.release.search import (
+    ALIKE,
+    FLOAT,
+    PLAIN,
+    Bar,
+    Build,
+    Measured,
+    choose,
+    no_worse,
+    pareto,
+    plain_of,
+    to_markdown,
+)
 
 BAR = Bar(min_agreement=0.97, max_accuracy_drop=0.02)
 
@@ -25,7 +37,7 @@ SHARES = st.one_of(st.floats(0.9, 1.0), st.sampled_from([0.97, 1.0]))
 @st.composite
 def others(draw: st.DrawFn) -> list[Measured]:
     """Any builds beside the reference, the plain one mostly among them."""
-    quantizers = st.sampled_from([PLAIN, "minmax", "percentile", "tensor", "qat", FLOAT])
+    quantizers = st.sampled_from([PLAIN, "minmax", "stem", "tensor", "qat", FLOAT])
     runtimes, students = st.sampled_from(["onnxruntime", "openvino"]), st.sampled_from(["student", "b"])
     keys = draw(st.lists(st.tuples(quantizers, runtimes, students), unique=True, max_size=8))
     found = []
@@ -56,22 +68,33 @@ def test_what_is_shipped_is_good_enough_and_faster_or_it_is_float(rest: list[Mea
 
 @given(others())
 def test_what_is_shipped_is_never_worse_than_a_plain_file_that_would_do(rest: list[Measured]) -> None:
-    """Where plain `quantize_static` is good enough and faster than float, the choice is as fast and as exact."""
+    """Where plain `quantize_static` is good enough and faster than float, the choice is as exact, and as fast but for what
+    timing does not tell apart."""
     found = [REFERENCE, *rest]
-    plain = plain_of(found)
+    plain, chosen = plain_of(found), choose(found, BAR)
     if plain is not None and BAR.met_by(plain, REFERENCE) and (plain.speedup or 0) > 1:
-        assert no_worse(choose(found, BAR), plain)
+        assert chosen.agreement >= plain.agreement
+        assert chosen.lost <= plain.lost
+        assert (chosen.speedup or 0) >= 0.95 * (plain.speedup or 0)
 
 
 @given(others())
-def test_nothing_that_may_be_shipped_is_faster(rest: list[Measured]) -> None:
-    """The choice is the fastest of those that are good enough and no worse than the plain file."""
+def test_nothing_that_may_be_shipped_is_faster_or_as_fast_and_more_exact(rest: list[Measured]) -> None:
+    """Of those that are good enough and no worse than the plain file none is faster by more than timing tells apart, and of
+    those as fast as the fastest none decides more like its float file."""
     found = [REFERENCE, *rest]
     plain, chosen = plain_of(found), choose(found, BAR)
     limited = plain is not None and BAR.met_by(plain, REFERENCE) and (plain.speedup or 0) > 1
-    for one in found:
-        may = BAR.met_by(one, REFERENCE) and (not limited or (plain is not None and no_worse(one, plain)))
-        assert not may or (one.speedup or 0) <= (chosen.speedup or 0)
+    may = [
+        one for one in found if BAR.met_by(one, REFERENCE) and (not limited or (plain is not None and no_worse(one, plain)))
+    ]
+    fastest = max((one.speedup or 0) for one in may)
+    if fastest > 1:
+        assert (chosen.speedup or 0) >= (1 - ALIKE) * fastest
+        as_fast = [
+            one for one in may if one.speedup is not None and one.speedup > 1 and one.speedup >= (1 - ALIKE) * fastest
+        ]
+        assert all(one.agreement <= chosen.agreement for one in as_fast)
 
 
 @given(others())
@@ -123,6 +146,13 @@ def test_a_faster_file_that_is_less_exact_than_the_plain_one_is_not_shipped() ->
     fast = measured("percentile", agreement=0.98, speedup=2.5)
     assert choose([REFERENCE, plain, fast], BAR) == plain
     assert choose([REFERENCE, plain.model_copy(update={"agreement": 0.5}), fast], BAR) == fast
+
+
+def test_of_files_equally_fast_the_most_exact_is_shipped() -> None:
+    """Chance decides which of two timings is a little shorter; it must not decide what is shipped."""
+    fast, exact = measured("minmax", agreement=0.98, speedup=1.52), measured("stem", agreement=0.995, speedup=1.47)
+    assert choose([REFERENCE, fast, exact], BAR) == exact
+    assert choose([REFERENCE, fast, exact.model_copy(update={"speedup": 1.4})], BAR) == fast
 
 
 def test_the_table_names_every_build_and_what_became_of_it() -> None:

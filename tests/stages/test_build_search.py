@@ -27,7 +27,7 @@ SIDE = 48
 PLAN = StudentPlan(
     backbone="test_efficientnet",
     calibration_pictures=8,
-    quantizers=["minmax", "percentile"],
+    quantizers=["minmax", "stem"],
     runtimes=["onnxruntime", "openvino"],
 )
 

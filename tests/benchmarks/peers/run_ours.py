@@ -168,7 +168,7 @@ def main(asked: Path, answer: Path, student: str) -> None:
         wall, cpu = clock.wall, clock.cpu
         exact, small = folder / "float.onnx", folder / "int8.onnx"
         export_onnx(graph, exact)
-        quantize_int8(exact, (f[None] for f in ours.calibration()), small)
+        quantize_int8(exact, (f[None] for f in ours.calibration()), small, float_stem=True)
         on_one_core()
         devices = [device("float", exact, task), device("int8", small, task)]
     versions = {name: version(name) for name in ("escapement", "torch", "timm", "onnxruntime")}
