@@ -35,8 +35,7 @@ _METHODS = {
 QUANTIZER_REFUSALS = (ort_errors.Fail, ort_errors.NotImplemented, ort_errors.InvalidGraph, ValueError, RuntimeError)
 """What ONNX Runtime raises on a graph that it cannot make int8, or cannot run."""
 
-STEM_CONVOLUTIONS = 3
-"""So many of a network's first convolutions lose most, and gain least, by int8 (README.md)."""
+_STEM_CONVOLUTIONS = 3  # so many of a network's first lose most, and gain least, by int8 (README.md)
 _ACTIVATIONS = {"Relu", "Clip", "HardSwish", "HardSigmoid", "Sigmoid", "LeakyRelu", "PRelu"}
 _PERCENTILE = 99.99  # of an activation's values lie within its scale, by that method
 _PREPROCESS, _HEAD, _NOVELTY = "preprocess.", "net.head.laterals.", "novelty."  # prefixes of weights' names in our exports
@@ -56,7 +55,7 @@ def quantize_int8(
 
     ``calibration_frames``: uint8 ``[1, H, W, 3]`` each, of any size. ``per_channel``: a scale for each channel of the
     weights, else one per tensor. ``plain``: as `quantize_static` does it by itself, nothing prepared, and nothing but
-    novelty left in float. ``float_stem``: the first `STEM_CONVOLUTIONS`, too. Raises UsageError without frames.
+    novelty left in float. ``float_stem``: the backbone's beginning is left in float, too. Raises UsageError without frames.
     """
     frames = iter(calibration_frames)
     first = next(frames, None)
@@ -69,6 +68,8 @@ def quantize_int8(
             quant_pre_process(str(float_path), str(prepared), skip_symbolic_shape=True)
         model = onnx.load(prepared)
         kept = _behind(model, _NOVELTY) if plain else float_nodes(model)
+        if float_stem:
+            kept += stem_nodes(model, kept)
         ort_quantization.quantize_static(
             str(prepared),
             str(written),
@@ -77,7 +78,7 @@ def quantize_int8(
             per_channel=per_channel,
             activation_type=ort_quantization.QuantType.QUInt8,
             weight_type=ort_quantization.QuantType.QInt8,
-            nodes_to_exclude=kept + (stem_nodes(model) if float_stem else []),
+            nodes_to_exclude=kept,
             calibrate_method=_METHODS[method],
             # Histograms picture by picture: all tensors of all pictures at once took 3 GB for 128 of 224 px.
             extra_options={} if method == "minmax" else {"CalibPercentile": _PERCENTILE, "CalibStridedMinMax": 1},
@@ -138,18 +139,20 @@ def float_nodes(model: Any) -> list[str]:
     return names
 
 
-def stem_nodes(model: Any) -> list[str]:
-    """Names of the backbone's nodes up to its third convolution, with the activation that follows it.
+def stem_nodes(model: Any, elsewhere: Iterable[str]) -> list[str]:
+    """Names of the backbone's nodes up to its third convolution, with the activation that follows it; ``elsewhere`` are the
+    nodes that are not of the backbone.
 
-    All of them, not that convolution and its neighbours: with int8 before and behind a float one the file said nonsense.
+    A whole beginning, not one convolution by itself: between int8 ones ONNX Runtime makes a float one's weights int8 as it
+    loads the file, with one scale for all channels (1.32, its optimizer's ``WeightBiasQuantization``).
     """
-    elsewhere = set(float_nodes(model))
+    others = set(elsewhere)
     names: list[str] = []
     convolutions = 0
     for node in model.graph.node:
-        if node.name in elsewhere:
+        if node.name in others:
             continue
-        if convolutions == STEM_CONVOLUTIONS and node.op_type not in _ACTIVATIONS:
+        if convolutions == _STEM_CONVOLUTIONS and node.op_type not in _ACTIVATIONS:
             break
         names.append(node.name)
         convolutions += _is_backbone_convolution(node)

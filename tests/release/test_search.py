@@ -75,7 +75,7 @@ def test_what_is_shipped_is_never_worse_than_a_plain_file_that_would_do(rest: li
     if plain is not None and BAR.met_by(plain, REFERENCE) and (plain.speedup or 0) > 1:
         assert chosen.agreement >= plain.agreement
         assert chosen.lost <= plain.lost
-        assert (chosen.speedup or 0) >= 0.95 * (plain.speedup or 0)
+        assert (chosen.speedup or 0) >= (1 - ALIKE) * (plain.speedup or 0)
 
 
 @given(others())
