@@ -332,6 +332,7 @@ class Circle:
             seconds=round(timeline.seconds, 1),
             peak_memory_bytes=peak_memory_bytes,
             last_label_to_canary_seconds=self._label_to_canary_seconds(bundle),
+            costs=self.plan.product.costs,
             notes=[*self.plan.schedule.notes, *self._notes],
         )
 

@@ -15,7 +15,7 @@ from rich.console import Group
 from rich.table import Table
 from scipy.stats import binomtest
 
-from inspection.contracts import Contract, Decision, Verdict
+from inspection.contracts import Contract, Costs, Decision, Verdict
 from inspection.demo.renderer import Truth
 from inspection.errors import IntegrityError
 
@@ -126,6 +126,7 @@ class DemoReport(Contract):
     seconds: float
     peak_memory_bytes: int | None = None
     last_label_to_canary_seconds: float | None = None
+    costs: Costs = Costs()
     notes: list[str] = []
 
 
@@ -208,6 +209,9 @@ def _line_table(report: DemoReport, before: LineFigures, after: LineFigures) -> 
     for kind in sorted(set(before.by_kind) | set(after.by_kind), key=lambda k: (k not in report.new_classes, k)):
         name = f"  escape of {kind}" + (" (new)" if kind in report.new_classes else "")
         table.add_row(name, *(_kind_cell(figures.by_kind.get(kind)) for figures in (before, after)))
+    costs = report.costs
+    priced = f"cost of 100 parts (an escape {costs.escape:g}, an overkill {costs.overkill:g})"
+    table.add_row(priced, *(_cost(figures, costs) for figures in (before, after)))
     return table
 
 
@@ -217,6 +221,13 @@ def _escape(figures: LineFigures) -> str:
 
 def _overkill(figures: LineFigures) -> str:
     return _cell(figures.overkills, figures.good, figures.overkill_rate, figures.overkill_interval)
+
+
+def _cost(figures: LineFigures, costs: Costs) -> str:
+    """What the mistakes among a hundred parts of the line cost, in the currency of ``costs``."""
+    if not figures.parts:
+        return "none seen"
+    return f"{100 * (costs.escape * figures.escapes + costs.overkill * figures.overkills) / figures.parts:.0f}"
 
 
 def _kind_cell(kind: KindFigures | None) -> str:
