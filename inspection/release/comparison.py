@@ -5,10 +5,12 @@ covers which parts happened to be judged and which seeds happened to be drawn; o
 most one interval in twenty misses, so that the best of many is not best by having been looked for. Pure: trials in,
 numbers and words out.
 
-The figure is balanced accuracy: the mean over the classes of the share of pictures named right. Intervals are of the
-Bayesian bootstrap (Rubin, Annals of Statistics 1981) over parts and over seeds: no draw loses a small class. Differences
-have simultaneous intervals by the largest studentized deviation over all pairs (Hothorn, Bretz and Westfall, "Simultaneous
-inference in general parametric models", 2008).
+The figure is balanced accuracy: the mean over the classes of the share of pictures named right. Over parts, intervals are
+of the Bayesian bootstrap (Rubin, Annals of Statistics 1981): no draw loses a small class. Over seeds, which are too few to
+draw from, each draw shifts a network's mean by Student's t (scale: the standard deviation over seeds, a network's own or
+that of all, whichever is larger; degrees of freedom: those of all). With one seed nothing is known of that, and the
+conclusion says so. Differences have simultaneous intervals by the largest studentized deviation over all pairs (Hothorn,
+Bretz and Westfall, "Simultaneous inference in general parametric models", 2008).
 """
 
 from collections.abc import Iterable, Sequence
@@ -59,8 +61,11 @@ class Trial(BaseModel):
 
 
 class Device(BaseModel):
-    """What a network costs on a device: milliseconds (p50, one thread, batch 1) and bytes of the float and the int8 file.
-    The int8 figures are None where there is none, for ``why``."""
+    """What a network costs on a device: milliseconds (p50 of processor time, one thread, batch 1) and bytes of the float
+    and the int8 file, and what share of pictures the latter names as the former does (None: not known).
+
+    ``why`` it does not count: there is none (its figures are None), or its answers are too different.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -69,12 +74,18 @@ class Device(BaseModel):
     float_bytes: int
     int8_ms: float | None = None
     int8_bytes: int | None = None
+    int8_equal: float | None = None
     why: str = ""
 
     @property
     def best_ms(self) -> float:
-        """Of the faster file."""
-        return min(ms for ms in (self.float_ms, self.int8_ms) if ms is not None)
+        """Of the faster file that counts."""
+        return self.float_ms if self.int8_ms is None or self.why else min(self.float_ms, self.int8_ms)
+
+    @property
+    def in_int8(self) -> str:
+        """The int8 file's milliseconds, or why there is none."""
+        return self.why or "none" if self.int8_ms is None else f"{self.int8_ms:.2f}"
 
 
 @dataclass(frozen=True)
@@ -146,49 +157,68 @@ class _Judged(BaseModel):
 
 
 def standings(trials: Sequence[Trial]) -> list[Standing]:
-    """One per budget that all networks were tried with, smallest first. UsageError on trials of different pictures, or
-    where a network lacks a seed that another has."""
+    """One per budget, smallest first. UsageError on trials of different pictures, or where a network lacks a budget or a
+    seed that another has."""
     judged = _Judged.of(trials)
     budgets = sorted({t.budget for t in trials}, key=lambda b: (b is None, b or 0))
-    return [_standing([t for t in trials if t.budget == budget], judged) for budget in budgets]
-
-
-def _standing(trials: Sequence[Trial], judged: _Judged) -> Standing:
     names = list(dict.fromkeys(t.backbone for t in trials))
+    return [_standing(names, [t for t in trials if t.budget == budget], judged) for budget in budgets]
+
+
+def _standing(names: Sequence[str], trials: Sequence[Trial], judged: _Judged) -> Standing:
     seeds = sorted({t.seed for t in trials})
     by_key = {(t.backbone, t.seed): t for t in trials}
     if missing := [f"{name} with seed {seed}" for name in names for seed in seeds if (name, seed) not in by_key]:
-        raise UsageError(f"the comparison is not complete: {missing[0]} is missing; run it again, it goes on where it was")
+        at = budget_in_words(trials[0].budget, trials[0].pictures)
+        raise UsageError(
+            f"the comparison is not complete: {missing[0]}, {at}, is missing; run it again, it goes on where it was"
+        )
     right = np.array(
         [[np.equal(by_key[name, seed].named, judged.truth) for seed in seeds] for name in names], dtype=np.float64
     )
-    drawn = _drawn(right, judged)
-    exact = _balanced(right, judged, np.ones((1, len(judged.truth))), np.full((1, len(seeds)), 1 / len(seeds)))[0]
+    by_seed = _balanced(right.reshape(-1, right.shape[2]), judged, np.ones((1, len(judged.truth)))).reshape(right.shape[:2])
+    exact = by_seed.mean(1).round(9)  # equal is equal, whatever the order of a sum
+    drawn = _drawn(right, judged) + _between_seeds(by_seed)
     order = np.argsort(-exact, kind="stable")
-    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0).clip(0, 1)
+    low, high = np.minimum(low, exact), np.maximum(high, exact)
     figures = {names[i]: Estimate(float(exact[i]), float(low[i]), float(high[i])) for i in order}
     return Standing(trials[0].budget, max(t.pictures for t in trials), figures, _leads(names, exact, drawn, order))
 
 
 def _drawn(right: Floats, judged: _Judged) -> Floats:
-    """Bootstrapped figures ``[draws, networks]`` of ``right [networks, seeds, pictures]``."""
+    """Bootstrapped figures ``[draws, networks]`` of ``right [networks, seeds, pictures]``, over parts."""
     rng = np.random.default_rng(0)  # the same answer every time it is asked
     parts, index = np.unique(judged.parts, return_inverse=True)
-    of_parts = rng.exponential(size=(_DRAWS, len(parts)))[:, index]
-    return _balanced(right, judged, of_parts, rng.dirichlet(np.ones(right.shape[1]), _DRAWS))
+    of_pictures = rng.exponential(size=(_DRAWS, len(parts)))[:, index]
+    return _balanced(right.mean(1), judged, of_pictures)
 
 
-def _balanced(right: Floats, judged: _Judged, of_pictures: Floats, of_seeds: Floats) -> Floats:
-    """Balanced accuracy ``[draws, networks]`` with weights of the pictures and of the seeds, ``[draws, ...]`` each."""
-    networks, seeds, _ = right.shape
+def _between_seeds(by_seed: Floats) -> Floats:
+    """By how much other seeds might have moved each network's mean, ``[draws, networks]``; figures ``[networks, seeds]``.
+
+    A network's own deviation over two or three seeds is a guess: where it is the smaller one, that of all is taken.
+    """
+    networks, seeds = by_seed.shape
+    if seeds == 1:
+        return np.zeros((_DRAWS, networks))
+    rng, freedom = np.random.default_rng(1), networks * (seeds - 1)
+    variance = by_seed.var(axis=1, ddof=1)
+    scale = np.sqrt(np.maximum(variance, variance.mean()) / seeds)
+    student_t = rng.normal(size=(_DRAWS, networks)) / np.sqrt(rng.chisquare(freedom, (_DRAWS, 1)) / freedom)
+    moved: Floats = student_t * scale
+    return moved
+
+
+def _balanced(right: Floats, judged: _Judged, of_pictures: Floats) -> Floats:
+    """Balanced accuracy ``[draws, networks]`` of ``right [networks, pictures]``, with weights ``[draws, pictures]``."""
     recalls = []
     for name in sorted(set(judged.truth)):
         own = np.equal(judged.truth, name)
         weights = of_pictures[:, own] / of_pictures[:, own].sum(1, keepdims=True)
-        recalls.append(weights @ right[:, :, own].reshape(networks * seeds, -1).T)
-    balanced: Floats = np.mean(recalls, axis=0).reshape(-1, networks, seeds)
-    over_seeds: Floats = (balanced * of_seeds[:, None, :]).sum(-1)
-    return over_seeds
+        recalls.append(weights @ right[:, own].T)
+    balanced: Floats = np.mean(recalls, axis=0)
+    return balanced
 
 
 def _leads(names: Sequence[str], exact: Floats, drawn: Floats, order: npt.NDArray[np.intp]) -> list[Difference]:
@@ -224,12 +254,20 @@ def conclusion(found: Sequence[Standing], trials: Sequence[Trial], devices: Sequ
     """What follows from the numbers of ``trials``, whose standings are ``found``, and no more: a sentence or two for each
     budget, and one for the device."""
     said = [_of_budget(standing) for standing in found]
-    return [*said, *_turns(found), *_beginnings(trials), *_of_device(found[-1], devices)]
+    return [*said, *_turns(found), *_beginnings(trials), *_one_seed(trials), *_of_device(found[-1], devices)]
+
+
+def _one_seed(trials: Sequence[Trial]) -> list[str]:
+    """What the intervals do not cover then."""
+    if len({t.seed for t in trials}) > 1 or len({t.backbone for t in trials}) == 1:
+        return []
+    doubt = "how much a second training would differ is in no interval here, so a small lead may be luck"
+    return [f"Each was trained once: {doubt}."]
 
 
 def _beginnings(trials: Sequence[Trial]) -> list[str]:
     """Where some had weights to begin with and others had none: then a lead may be theirs, not the network's."""
-    random = sorted({t.backbone for t in trials if t.began == _RANDOM})
+    random = sorted({t.backbone for t in trials if t.began.startswith(_RANDOM)})
     learnt = sorted({t.backbone for t in trials} - set(random))
     if not random or not learnt:
         return []
@@ -242,13 +280,17 @@ def _beginnings(trials: Sequence[Trial]) -> list[str]:
 def _of_budget(standing: Standing) -> str:
     at = budget_in_words(standing.budget, standing.pictures)
     figure = standing.figures[standing.best]
+    alike = [name for name, other in standing.figures.items() if other.value == figure.value]
     beaten = [lead for lead in standing.leads if lead.shown]
-    level = [lead for lead in standing.leads if not lead.shown]
-    text = f"With {at}, {standing.best} names most right: {figure}."
+    level = [lead for lead in standing.leads if not lead.shown and lead.other not in alike]
+    if len(alike) == 1:
+        text, each = f"With {at}, {standing.best} names most right: {figure}.", "It"
+    else:
+        text, each = f"With {at}, {_listed(alike)} name most right, equally many: {figure}.", standing.best
     if beaten:
-        text += f" It beats {_listed([f'{lead.other} by {lead}' for lead in beaten])}."
+        text += f" {each} beats {_listed([f'{lead.other} by {lead}' for lead in beaten])}."
     if level:
-        text += f" It is not told apart from {_listed([f'{lead.other} ({lead})' for lead in level])}."
+        text += f" {each} is not told apart from {_listed([f'{lead.other} ({lead})' for lead in level])}."
     return text
 
 
@@ -273,7 +315,7 @@ def _of_device(standing: Standing, devices: Sequence[Device]) -> list[str]:
     text = (
         f"Of those on a level with the best, {fastest.backbone} is the fastest on this processor: {fastest.best_ms:.1f} ms"
     )
-    if fastest.int8_ms is None or fastest.int8_ms > fastest.float_ms:
+    if fastest.best_ms == fastest.float_ms:
         return [f"{text} in float (int8: {fastest.why or 'slower'})."]
     return [f"{text} in int8 ({fastest.float_ms:.1f} ms in float)."]
 

@@ -52,7 +52,9 @@ def _device_rows(standing: Standing, devices: Sequence[Device]) -> list[dict[str
             "kept": d.backbone in kept,
             "figure": f"{standing.figures[d.backbone].value:.1%}",
             "float_ms": f"{d.float_ms:.2f}",
-            "int8_ms": d.why or "none" if d.int8_ms is None else f"{d.int8_ms:.2f}",
+            "int8_ms": d.in_int8,
+            "int8_equal": "" if d.int8_equal is None else f"{d.int8_equal:.1%}",
+            "counts": not d.why,
             "float_mb": f"{d.float_bytes / 1e6:.1f}",
             "int8_mb": "" if d.int8_bytes is None else f"{d.int8_bytes / 1e6:.1f}",
         }

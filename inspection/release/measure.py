@@ -29,21 +29,22 @@ _UNLOADABLE = (
     ort_errors.NotImplemented,
 )
 
+_WARM_UP = 10
 _PROBE = """
 import json, sys, time
 import numpy, onnxruntime
 asked = json.load(sys.stdin)
 options = onnxruntime.SessionOptions()
-options.intra_op_num_threads, options.inter_op_num_threads = asked["threads"], 1
+options.intra_op_num_threads = options.inter_op_num_threads = 1  # of more, processor time would be the sum
 sessions = [onnxruntime.InferenceSession(p, options, providers=["CPUExecutionProvider"]) for p in asked["paths"]]
 frame = numpy.random.default_rng(0).integers(0, 256, asked["shape"], dtype=numpy.uint8)
 times = [[] for _ in sessions]
 for turn in range(asked["runs"] + asked["warm_up"]):
     for session, taken in zip(sessions, times):
-        start = time.perf_counter()
+        start = time.process_time()
         session.run(None, {"frame": frame})
         if turn >= asked["warm_up"]:
-            taken.append((time.perf_counter() - start) * 1e3)
+            taken.append((time.process_time() - start) * 1e3)
 loaded = [m for m in ("torch", "cv2", "lightning") if m in sys.modules]
 json.dump({"times": times, "loaded": loaded}, sys.stdout)
 """
@@ -51,7 +52,7 @@ json.dump({"times": times, "loaded": loaded}, sys.stdout)
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds per frame; ``best_ms`` is the least disturbed by other programs."""
+    """Milliseconds of processor time per frame; ``best_ms`` is the least disturbed by other programs."""
 
     p50_ms: float
     p99_ms: float
@@ -68,31 +69,19 @@ class Comparison:
     speedup: float
 
 
-def latency(
-    path: Path, frame_shape: tuple[int, int, int], runs: int = 200, *, threads: int = 1, warm_up: int = 10
-) -> Latency:
-    """Time ``path`` on frames ``(H, W, 3)``, batch 1, in a fresh process. Raises EnvironmentTroubleError."""
-    return _summary(_times([path], frame_shape, runs, threads, warm_up)[0])
+def latency(path: Path, frame_shape: tuple[int, int, int], runs: int = 200) -> Latency:
+    """Time ``path`` on frames ``(H, W, 3)``, one thread, batch 1, in a fresh process. Raises EnvironmentTroubleError."""
+    return _summary(_times([path], frame_shape, runs)[0])
 
 
-def compare_latency(
-    float_path: Path,
-    int8_path: Path,
-    frame_shape: tuple[int, int, int],
-    runs: int = 200,
-    *,
-    threads: int = 1,
-    warm_up: int = 10,
-) -> Comparison:
-    """Time both files in turns in one fresh process. Raises EnvironmentTroubleError."""
-    slow, fast = _times([float_path, int8_path], frame_shape, runs, threads, warm_up)
+def compare_latency(float_path: Path, int8_path: Path, frame_shape: tuple[int, int, int], runs: int = 200) -> Comparison:
+    """Time both files in turns in one fresh process, as `latency` does one. Raises EnvironmentTroubleError."""
+    slow, fast = _times([float_path, int8_path], frame_shape, runs)
     return Comparison(_summary(slow), _summary(fast), float(np.median(slow / fast)))
 
 
-def _times(
-    paths: Sequence[Path], shape: tuple[int, int, int], runs: int, threads: int, warm_up: int
-) -> list[NDArray[np.float64]]:
-    asked = {"paths": [str(p) for p in paths], "shape": [1, *shape], "runs": runs, "threads": threads, "warm_up": warm_up}
+def _times(paths: Sequence[Path], shape: tuple[int, int, int], runs: int) -> list[NDArray[np.float64]]:
+    asked = {"paths": [str(p) for p in paths], "shape": [1, *shape], "runs": runs, "warm_up": _WARM_UP}
     done = subprocess.run(
         [sys.executable, "-c", _PROBE], input=json.dumps(asked), capture_output=True, text=True, check=False
     )

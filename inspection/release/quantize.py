@@ -11,7 +11,7 @@ import itertools
 import logging
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any, Literal
@@ -32,11 +32,38 @@ _METHODS = {
     "entropy": ort_quantization.CalibrationMethod.Entropy,
     "percentile": ort_quantization.CalibrationMethod.Percentile,
 }
-QUANTIZER_REFUSALS = (ort_errors.Fail, ort_errors.NotImplemented, ort_errors.InvalidGraph, ValueError, RuntimeError)
+QUANTIZER_REFUSALS = (
+    ort_errors.EPFail,
+    ort_errors.Fail,
+    ort_errors.InvalidArgument,
+    ort_errors.InvalidGraph,
+    ort_errors.InvalidProtobuf,
+    ort_errors.NotImplemented,
+    ort_errors.RuntimeException,
+    onnx.checker.ValidationError,
+    ValueError,
+    RuntimeError,
+)
 """What ONNX Runtime raises on a graph that it cannot make int8, or cannot run."""
 
 _STEM_CONVOLUTIONS = 3  # so many of a network's first lose most, and gain least, by int8 (README.md)
-_ACTIVATIONS = {"Relu", "Clip", "HardSwish", "HardSigmoid", "Sigmoid", "LeakyRelu", "PRelu"}
+_ACTIVATIONS = {
+    "Relu",
+    "Clip",
+    "HardSwish",
+    "HardSigmoid",
+    "Sigmoid",
+    "LeakyRelu",
+    "PRelu",
+    "Tanh",
+    "Elu",
+    "Mul",
+    "Div",
+    "Erf",
+    "Add",
+}
+_LINEAR = {"Gemm", "MatMul"}
+_MEANS = {"ReduceMean", "GlobalAveragePool"}
 _PERCENTILE = 99.99  # of an activation's values lie within its scale, by that method
 _PREPROCESS, _HEAD, _NOVELTY = "preprocess.", "net.head.laterals.", "novelty."  # prefixes of weights' names in our exports
 
@@ -67,6 +94,9 @@ def quantize_int8(
             # Symbolic inference chokes on free frame sizes; the exporter has written all shapes the quantizer asks for.
             quant_pre_process(str(float_path), str(prepared), skip_symbolic_shape=True)
         model = onnx.load(prepared)
+        if _name_all(model):
+            prepared = Path(folder) / "named.onnx"
+            onnx.save(model, prepared)
         kept = _behind(model, _NOVELTY) if plain else float_nodes(model)
         if float_stem:
             kept += stem_nodes(model, kept)
@@ -85,6 +115,11 @@ def quantize_int8(
         )
         onnx.checker.check_model(str(written))
         shutil.move(written, out_path)
+
+
+def first_line(error: Exception) -> str:
+    """What is wrong in a line: the quantizer's complaints go on for pages, or say nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def _at_working_size(path: Path, frames: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
@@ -128,7 +163,7 @@ def float_nodes(model: Any) -> list[str]:
     head: set[str] = set()  # tensors made by the head, or of novelty
     for node in model.graph.node:  # ONNX keeps nodes in topological order
         inputs = list(node.input)
-        lateral = any(i.startswith(_HEAD) for i in inputs)
+        lateral = _is_lateral(node)
         if lateral or any(i.startswith(_NOVELTY) for i in inputs) or not head.isdisjoint(inputs):
             head.update(node.output)
         if _is_backbone_convolution(node) or not backbone.isdisjoint(inputs):
@@ -141,22 +176,54 @@ def float_nodes(model: Any) -> list[str]:
 
 def stem_nodes(model: Any, elsewhere: Iterable[str]) -> list[str]:
     """Names of the backbone's nodes up to its third convolution, with the activation that follows it; ``elsewhere`` are the
-    nodes that are not of the backbone.
+    nodes that are not of the backbone. Where attention begins before, up to the last convolution before it. Convolutions
+    within a gate do not count.
 
     A whole beginning, not one convolution by itself: between int8 ones ONNX Runtime makes a float one's weights int8 as it
     loads the file, with one scale for all channels (1.32, its optimizer's ``WeightBiasQuantization``).
     """
     others = set(elsewhere)
-    names: list[str] = []
-    convolutions = 0
-    for node in model.graph.node:
-        if node.name in others:
-            continue
-        if convolutions == _STEM_CONVOLUTIONS and node.op_type not in _ACTIVATIONS:
+    backbone = (node for node in model.graph.node if node.name not in others)
+    nodes = list(itertools.takewhile(lambda node: node.op_type not in _LINEAR and not _is_lateral(node), backbone))
+    convolutions = [place for place, node in enumerate(nodes) if node.op_type == "Conv" and not _gates(nodes, node)]
+    if not convolutions:
+        return []
+    end = convolutions[:_STEM_CONVOLUTIONS][-1] + 1
+    made = {output for node in nodes[:end] for output in node.output}
+    while end < len(nodes) and nodes[end].op_type in _ACTIVATIONS and _alone(nodes[end], made):
+        made.update(nodes[end].output)
+        end += 1
+    return [node.name for node in nodes[:end]]
+
+
+def _is_lateral(node: Any) -> bool:
+    return any(i.startswith(_HEAD) for i in node.input)
+
+
+def _alone(node: Any, made: set[str]) -> bool:
+    """Whether a node carries an activation on: it is no sum of two tensors, as that round a block is."""
+    return node.op_type != "Add" or len(made & set(node.input)) == 1
+
+
+def _gates(nodes: Sequence[Any], convolution: Any) -> bool:
+    """Whether a convolution sees the mean of a picture alone, as those of squeeze-and-excitation do."""
+    means: set[str] = set()
+    for node in nodes:
+        if node is convolution:
             break
-        names.append(node.name)
-        convolutions += _is_backbone_convolution(node)
-    return names
+        if node.op_type in _MEANS or (node.op_type != "Mul" and node.input and node.input[0] in means):
+            means.update(node.output)
+    return convolution.input[0] in means
+
+
+def _name_all(model: Any) -> bool:
+    """Give every node a name: those without one could not be told apart. Returns whether any had none."""
+    unnamed = [node for node in model.graph.node if not node.name]
+    taken = {node.name for node in model.graph.node}
+    fresh = (name for name in (f"unnamed_{number}" for number in itertools.count()) if name not in taken)
+    for node, name in zip(unnamed, fresh, strict=False):
+        node.name = name
+    return bool(unnamed)
 
 
 def _behind(model: Any, prefix: str) -> list[str]:
@@ -171,7 +238,7 @@ def _behind(model: Any, prefix: str) -> list[str]:
 
 
 def _is_backbone_convolution(node: Any) -> bool:
-    learned = node.op_type in {"Conv", "Gemm", "MatMul"}
+    learned = node.op_type in {"Conv", *_LINEAR}
     return learned and not any(i.startswith(_PREPROCESS) for i in node.input)
 
 

@@ -2,8 +2,8 @@
 
 Invariants: everything is measured against one file, the plan's own student in float on ONNX Runtime (the *reference*); what
 plain `quantize_static` gives (the *plain* file) is always among the candidates, and the choice is never less exact than it,
-nor slower by more than is told apart, where it would do itself; of files equally fast the most exact is shipped;
-when nothing good enough is faster, the reference is.
+nor slower by more than is told apart, where it would do itself; of files equally fast the most exact is shipped; when
+nothing good enough is faster by more than is told apart, the reference is; what is shipped is in the Pareto set.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,6 +15,7 @@ from inspection.contracts import ONNXRUNTIME
 
 FLOAT, PLAIN, QAT = "float", "plain", "qat"
 ALIKE = 0.05  # speeds that differ by less are not told apart: medians of 100 turns on a machine that does other things, too
+_ROUNDING = 1e-9  # shares that are equal may differ by the last digit of a sum
 
 
 class Build(BaseModel):
@@ -81,26 +82,55 @@ class Bar:
         far = reference.teacher_agreement - one.teacher_agreement
         return (
             one.error is None
-            and one.agreement >= self.min_agreement
-            and one.accuracy_drop <= self.max_accuracy_drop
-            and far <= 1 - self.min_agreement + 1e-9
+            and one.agreement >= self.min_agreement - _ROUNDING
+            and one.accuracy_drop <= self.max_accuracy_drop + _ROUNDING
+            and far <= 1 - self.min_agreement + _ROUNDING
         )
 
 
 def choose(found: Sequence[Measured], bar: Bar) -> Measured:
     """The fastest that meets the bar, is faster than the reference and no worse than the plain file, or of those about as
-    fast the one that decides most like its float file; else the reference.
+    fast the most exact; else the reference.
 
     ``found`` holds the reference and is otherwise in any order; what was not timed is not chosen.
     """
-    reference = reference_of(found)
-    good = [one for one in found if (one.speedup or 0.0) > 1.0 and bar.met_by(one, reference)]
+    good = _candidates(found, bar, ALIKE)
+    return max(_about_as_fast(good, ALIKE), key=_exactness, default=reference_of(found))
+
+
+def finalists(found: Sequence[Measured], bar: Bar, count: int) -> list[Build]:
+    """Of builds that were timed a few times, those worth timing often: the ``count`` fastest that may be chosen, the most
+    exact of those about as fast, with the reference and the plain file.
+
+    A few turns tell speeds apart half as well as many.
+    """
+    good = sorted(_candidates(found, bar, -2 * ALIKE), key=lambda one: (-_speed(one), str(one.build)))
+    exact = sorted(_about_as_fast(good, 2 * ALIKE), key=_exactness)[-1:]
     plain = plain_of(found)
-    if plain is not None and plain in good:
-        good = [one for one in good if no_worse(one, plain)]
-    fastest = max((one.speedup or 0.0 for one in good), default=0.0)
-    alike = [one for one in good if (one.speedup or 0.0) >= (1 - ALIKE) * fastest]
-    return max(alike, key=lambda one: (one.agreement, -one.lost, one.speedup or 0.0, str(one.build)), default=reference)
+    with_them = [reference_of(found), *([plain] if plain is not None and bar.met_by(plain, reference_of(found)) else [])]
+    return list(dict.fromkeys(one.build for one in [*good[:count], *exact, *with_them]))
+
+
+def _candidates(found: Sequence[Measured], bar: Bar, lead: float) -> list[Measured]:
+    """What meets the bar, is faster than the reference by ``lead`` (a share, which may be below 0), and is no worse than
+    the plain file where that does, too."""
+    reference, plain = reference_of(found), plain_of(found)
+    good = [one for one in found if one != reference and (1 - lead) * _speed(one) > 1 and bar.met_by(one, reference)]
+    return [one for one in good if no_worse(one, plain, abs(lead))] if plain is not None and plain in good else good
+
+
+def _about_as_fast(good: Sequence[Measured], share: float) -> list[Measured]:
+    fastest = max(map(_speed, good), default=0.0)
+    return [one for one in good if _speed(one) >= (1 - share) * fastest]
+
+
+def _exactness(one: Measured) -> tuple[float | str, ...]:
+    """Agreement is with a file's own float file, so what is lost against the reference comes first."""
+    return (-one.lost, one.agreement, *_goods(one), one.build.student, str(one.build))
+
+
+def _speed(one: Measured) -> float:
+    return one.speedup or 0.0
 
 
 def reference_of(found: Iterable[Measured]) -> Measured:
@@ -118,20 +148,21 @@ def plain_of(found: Sequence[Measured]) -> Measured | None:
     return next((one for one in plain if one.build.student == student and one.error is None), None)
 
 
-def no_worse(one: Measured, plain: Measured) -> bool:
+def no_worse(one: Measured, plain: Measured, alike: float = ALIKE) -> bool:
     """Neither slower, as far as that can be told, nor less exact."""
-    as_fast = (one.speedup or 0.0) >= (1 - ALIKE) * (plain.speedup or 0.0)
-    return as_fast and one.agreement >= plain.agreement and one.lost <= plain.lost
+    as_fast = _speed(one) >= (1 - alike) * _speed(plain)
+    return as_fast and one.agreement >= plain.agreement and one.lost <= plain.lost + _ROUNDING
 
 
 def pareto(found: Iterable[Measured]) -> list[Measured]:
-    """Those that no other beats: at least as fast, as accurate and as near to the teacher, and better in one of these."""
+    """Those that no other beats: at least as fast, as accurate, as near to the teacher and to its own float file, and
+    better in one of these."""
     timed = [one for one in found if one.error is None and one.speedup is not None]
     return [one for one in timed if not any(_beats(other, one) for other in timed)]
 
 
-def _goods(one: Measured) -> tuple[float, float, float]:
-    return (one.speedup or 0.0, -one.accuracy_drop, one.teacher_agreement)
+def _goods(one: Measured) -> tuple[float, ...]:
+    return (_speed(one), -one.accuracy_drop, one.teacher_agreement, one.agreement)
 
 
 def _beats(one: Measured, other: Measured) -> bool:
@@ -146,22 +177,29 @@ def to_markdown(found: Sequence[Measured], chosen: Measured, bar: Bar) -> str:
         "build", "ms", "times as fast", "MB", "equal verdicts", "as the teacher", "points lost", "escape", "overkill", "",
     ]  # fmt: skip
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for one in sorted(found, key=lambda one: -(one.speedup or 0.0)):
+    names = _names(found)
+    for one in sorted(found, key=lambda one: -_speed(one)):
         notes = [
             "**shipped**" if one == chosen else "",
             "reference" if one == reference else "",
             "" if bar.met_by(one, reference) else one.error or "misses the bar",
             "Pareto" if one in front else "",
         ]
-        lines.append("| " + " | ".join([*_cells(one), ", ".join(filter(None, notes))]) + " |")
+        lines.append("| " + " | ".join([names[one.build], *_cells(one), ", ".join(filter(None, notes))]) + " |")
     return "\n".join(lines) + "\n\n" + in_words(found, chosen, bar) + "\n"
+
+
+def _names(found: Iterable[Measured]) -> dict[Build, str]:
+    """Builds in words; with the student's name where two students differ in nothing else."""
+    builds = [one.build for one in found]
+    told = [str(build) for build in builds]
+    return {b: f"{b} ({b.student})" if told.count(words) > 1 else words for b, words in zip(builds, told, strict=True)}
 
 
 def _cells(one: Measured) -> list[str]:
     if one.error is not None:
-        return [str(one.build), *["n/a"] * 8]
+        return ["n/a"] * 8
     return [
-        str(one.build),
         _said(one.latency_ms, ".2f"),
         _said(one.speedup, ".2f"),
         f"{one.length / 1e6:.2f}",
@@ -183,8 +221,8 @@ def in_words(found: Sequence[Measured], chosen: Measured, bar: Bar) -> str:
     good = sum(bar.met_by(one, reference) for one in found if one.build.precision == "int8")
     small = sum(one.build.precision == "int8" for one in found)
     said = (
-        f"{good} of {small} int8 builds give at least {bar.min_agreement:.1%} equal verdicts "
-        f"and lose at most {100 * bar.max_accuracy_drop:.1f} points"
+        f"{good} of {small} int8 builds are good enough (at least {bar.min_agreement:.1%} equal verdicts, at most "
+        f"{100 * bar.max_accuracy_drop:.1f} points lost, as near to the teacher)"
     )
     if chosen == reference:
         return f"Shipped: float. {said}; none of the good ones is faster."

@@ -22,8 +22,8 @@ from inspection.data.snapshot_record import Example, Split
 from inspection.errors import BundleError, EnvironmentTroubleError
 from inspection.release.export import Graph, export_onnx
 from inspection.release.measure import Answers, answers_of
-from inspection.release.quantize import QUANTIZER_REFUSALS, quantize_int8
-from inspection.release.search import FLOAT, PLAIN, QAT, Bar, Build, Measured, choose, in_words, reference_of
+from inspection.release.quantize import QUANTIZER_REFUSALS, first_line, quantize_int8
+from inspection.release.search import FLOAT, PLAIN, QAT, Bar, Build, Measured, choose, finalists, in_words, reference_of
 from inspection.release.trials import Trial, score, time_in_turns
 from inspection.stages.judging import Rule, balanced_accuracy, decisions
 from inspection.stages.material import Material, Say
@@ -160,9 +160,9 @@ class Search:
             export_onnx(rounded(frames), exact)
             self._quantize(student, QAT, exact, frames)
             self._measure()
-        finalists = self._time()
+        best = self._time()
         found = list(self._found.values())
-        chosen = choose([self._found[build] for build in finalists], self.bar)
+        chosen = choose([self._found[build] for build in best], self.bar)
         self.say(in_words(found, chosen, self.bar))
         answers = self._answers[chosen.build]
         student = next(s for s in self.students if s.folder.name == chosen.build.student)
@@ -180,7 +180,7 @@ class Search:
         except QUANTIZER_REFUSALS as error:
             log.warning("%s cannot be made int8 by %s: %s", student.network.backbone, quantizer, error)
             build = self._build(student, quantizer, ONNXRUNTIME)
-            self._found[build] = Measured(build=build, file=out.name, error=str(error).splitlines()[0][:200])
+            self._found[build] = Measured(build=build, file=out.name, error=first_line(error))
             return
         self._add(student, quantizer)
 
@@ -234,7 +234,7 @@ class Search:
         except (BundleError, *QUANTIZER_REFUSALS) as error:
             if build.quantizer == FLOAT:
                 raise
-            return str(error)
+            return first_line(error)
 
     def _trial(self, build: Build) -> Trial:
         return Trial(self._files[build], build.runtime, novelty="novelty" in self.students[0].graph.outputs)
@@ -267,15 +267,11 @@ class Search:
     # -- timing ---------------------------------------------------------------------------------------------------
 
     def _time(self) -> list[Build]:
-        """All a few times, then the best often enough to choose by: these, with the plain file and the reference."""
+        """All a few times, then the best often enough to choose by."""
         self._time_some([build for build, one in self._found.items() if one.error is None], SCREENING_RUNS)
-        reference = reference_of(self._found.values())
-        good = [one for one in self._found.values() if self.bar.met_by(one, reference)]
-        best = sorted(good, key=lambda one: -(one.speedup or 0.0))[:FINALISTS]
-        plain = [one for one in good if one.build.quantizer == PLAIN]
-        finalists = list(dict.fromkeys(one.build for one in [*best, *plain, reference]))
-        self._time_some(finalists, TIMING_RUNS)
-        return finalists
+        best = finalists(list(self._found.values()), self.bar, FINALISTS)
+        self._time_some(best, TIMING_RUNS)
+        return best
 
     def _time_some(self, builds: Sequence[Build], runs: int) -> None:
         reference = reference_of(self._found.values()).build
@@ -285,6 +281,8 @@ class Search:
                 continue  # alone its caches would be warmer than they were beside the others
             trials = [self._trial(reference), *(self._trial(build) for build in ours)]
             tried = time_in_turns(trials, len(self._classes), self._typical, runs)
+            if tried[0].error is not None:
+                raise EnvironmentTroubleError(f"the float file of {reference} cannot be timed: {tried[0].error}")
             for build, answer in zip([reference, *ours], tried, strict=True):
                 if build == reference and runtime != ONNXRUNTIME:
                     continue  # it was timed among its own

@@ -114,7 +114,7 @@ class Candidate(BaseModel):
 
     @property
     def int8_onnx(self) -> Path:
-        """The plan's own student after quantization by the first quantizer."""
+        """The plan's own student after quantization by `minmax`, where that is one of its quantizers."""
         return self.folder / "student-int8.onnx"
 
     @property

@@ -1,8 +1,9 @@
 """`compare-backbones`: the same pictures, budgets, seeds and steps for each network; a report that opens without a server.
 
-Invariants: what was finished is not done again, and a training that was killed goes on where it was; every network keeps
-its last epoch and is judged on the validation side, which chose nothing; the golden side is not looked at; pictures are
-decoded once for all networks, in nobody's training time.
+Invariants: what was finished is not done again, and a training that was killed goes on where it was; no training begins
+before every network could be built with its weights at its size; every network keeps its last epoch and is judged on the
+validation side, which chose nothing; the golden side is not looked at; pictures are decoded once for all networks, in
+nobody's training time; an int8 file counts only where it answers as its float file does.
 """
 
 import logging
@@ -12,22 +13,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 from sklearn.metrics import balanced_accuracy_score
 
 from inspection.contracts import canonical_json, sha256_hex
-from inspection.data.budgets import within
+from inspection.data.budgets import telling, within
 from inspection.data.product import Product
 from inspection.data.snapshot_record import Snapshot, Split
-from inspection.errors import UsageError
+from inspection.errors import BundleError, EnvironmentTroubleError, UsageError
 from inspection.models import catalogue
 from inspection.models.families import Backbone, default_of, member, members_of
 from inspection.models.preprocess import Preprocess
 from inspection.release.comparison import Budget, Device, Trial, conclusion, standings
 from inspection.release.comparison_page import page
 from inspection.release.export import export_onnx
-from inspection.release.measure import compare_latency, latency
-from inspection.release.quantize import QUANTIZER_REFUSALS, quantize_int8
+from inspection.release.measure import compare_latency, latency, scores_of
+from inspection.release.quantize import QUANTIZER_REFUSALS, first_line, quantize_int8
 from inspection.release.registry import Registry, Run
 from inspection.settings import Settings, Training
 from inspection.stages.evidence import commit
@@ -42,6 +44,7 @@ log = logging.getLogger(__name__)
 
 REPORT = "comparison.html"
 _CALIBRATION_FRAMES = 64
+_ANSWERED_FRAMES = 500
 _TIMING_RUNS = 50
 
 
@@ -101,7 +104,7 @@ class Cell:
 
 
 def cells(asked: Asked) -> list[Cell]:
-    """All trainings, the cheapest budgets first, so that a report can be made of what is there."""
+    """All trainings, the cheapest budgets first: what is wrong with the pictures is seen soon."""
     budgets = sorted(asked.budgets, key=lambda b: (b is None, b or 0))
     return [Cell(name, budget, seed) for budget in budgets for name in asked.names for seed in range(asked.seeds)]
 
@@ -117,14 +120,28 @@ class Comparison:
 
     @classmethod
     def of(cls, material: Material, asked: Asked, below: Path, training: Training) -> "Comparison":
-        """Below a folder that outlives the program; on one machine."""
+        """Below a folder that outlives the program; on one machine. UsageError on a budget of nothing.
+
+        A budget that no class has more pictures than is all of them, and is compared once.
+        """
+        asked = asked.model_copy(update={"budgets": telling(material.snapshot, asked.budgets)})
         shown = material.product.model_dump(mode="json", include={"train", "region", "tiling"})
         follows = [material.snapshot.digest, asked.model_dump(mode="json"), shown]
         return cls(material, asked, below / sha256_hex(canonical_json(follows))[:12], Compute.of(training).here)
 
+    def check(self) -> None:
+        """UsageError or ServerError where a network that is still to be trained cannot be built: before hours of others."""
+        for name in dict.fromkeys(cell.backbone for cell in cells(self.asked) if not self._file(cell).exists()):
+            plan, classes = self._product(Cell(name, None, 0)).train, self.material.snapshot.classes
+            catalogue.build(name, len(classes), pretrained=plan.pretrained, height=plan.height, width=plan.width)
+
+    def _file(self, cell: Cell) -> Path:
+        """What its training came to, once it is over."""
+        return self.folder / f"{cell.key}.json"
+
     def trial(self, cell: Cell, say: Say) -> Trial:
         """What a training came to; trained now, where it was not before."""
-        file = self.folder / f"{cell.key}.json"
+        file = self._file(cell)
         if file.exists():
             return Trial.model_validate_json(file.read_bytes())
         trained, snapshot = self._train(cell)
@@ -217,15 +234,15 @@ class Comparison:
         if file.exists():
             return Device.model_validate_json(file.read_bytes())
         weights = self._weights_of(cell)
-        device = _timed(load_trained(weights), self._calibration(), weights)
-        say(f"{backbone}: {device.float_ms:.1f} ms in float, {device.int8_ms or 0:.1f} in int8")
+        sample = self._sample(Split.TRAIN, _CALIBRATION_FRAMES), self._sample(Split.VALIDATION, _ANSWERED_FRAMES)
+        device = _timed(load_trained(weights), *sample, self.material.product.student.min_agreement, weights)
+        say(f"{backbone}: {device.float_ms:.1f} ms in float, {device.in_int8} in int8")
         _keep(file, device)
         return device
 
-    def _calibration(self) -> Frames:
-        """The same sample of the training side for every network, decoded as it is asked for."""
-        training = self.material.frames(self.material.of(Split.TRAIN))
-        return training.sample(_CALIBRATION_FRAMES, self.material.product.train.seed)
+    def _sample(self, side: Split, count: int) -> Frames:
+        """The same of a side for every network, decoded as they are asked for."""
+        return self.material.frames(self.material.of(side)).sample(count, self.material.product.train.seed)
 
     def report(self, trials: list[Trial], devices: list[Device]) -> tuple[Path, list[str]]:
         """Write the page; returns it with the conclusion. Options of a name are left out where the name alone will do."""
@@ -256,29 +273,35 @@ def _short(names: list[str]) -> dict[str, str]:
     return {name: name if short in ambiguous else short for name, short in plain.items()}
 
 
-def _timed(trained: Trained, calibration: Frames, folder: Path) -> Device:
-    """Float and int8 file, timed in turns on frames of the network's own size."""
+def _timed(trained: Trained, calibration: Frames, answered: Frames, least: float, folder: Path) -> Device:
+    """Float and int8 file, timed in turns on frames of the network's own size.
+
+    ``answered``: frames of which the int8 file must name a share ``least`` as the float file does.
+    """
     exact, small = folder / "float.onnx", folder / "int8.onnx"
     export_onnx(trained.deploy_graph(), exact)
     shape = (trained.height, trained.width, 3)
     try:
-        quantize_int8(exact, (frame[None] for frame in calibration), small)
-    except QUANTIZER_REFUSALS as error:
+        quantize_int8(exact, (frame[None] for frame in calibration), small, float_stem=True)
+        both = compare_latency(exact, small, shape, runs=_TIMING_RUNS)
+        equal = float(np.mean(scores_of(exact, answered).argmax(1) == scores_of(small, answered).argmax(1)))
+    except (BundleError, EnvironmentTroubleError, *QUANTIZER_REFUSALS) as error:
         log.warning("%s cannot be made int8: %s", trained.backbone, error)
         alone = latency(exact, shape, runs=_TIMING_RUNS)
         return Device(
             backbone=trained.backbone,
             float_ms=alone.p50_ms,
             float_bytes=exact.stat().st_size,
-            why=f"it cannot be made: {str(error).splitlines()[0][:200]}",
+            why=f"it cannot be made: {first_line(error)}",
         )
-    both = compare_latency(exact, small, shape, runs=_TIMING_RUNS)
     return Device(
         backbone=trained.backbone,
         float_ms=both.float_model.p50_ms,
         float_bytes=exact.stat().st_size,
         int8_ms=both.int8_model.p50_ms,
         int8_bytes=small.stat().st_size,
+        int8_equal=equal,
+        why="" if equal >= least else f"{equal:.1%} of its answers are those in float, and {least:.1%} are asked for",
     )
 
 
@@ -299,6 +322,7 @@ class Outcome:
 def compare(comparison: Comparison, say: Say, run: "LoggedRun | None" = None) -> Outcome:
     """Everything, in turn. It may be killed and begun again: what was finished is there."""
     comparison.folder.mkdir(parents=True, exist_ok=True)
+    comparison.check()
     todo = cells(comparison.asked)
     say(f"{len(todo)} trainings in {comparison.folder}")
     trials = []

@@ -1,9 +1,12 @@
 """Which rule makes the best boxes of a defect map: maps of trained networks against boxes that are known.
 
     python -m tests.benchmarks.map_boxes --work /tmp/maps
+    python -m tests.benchmarks.map_boxes --network DIR
 
 Rendered lids, as the demo's teacher and its student learn them, and DeepPCB's boards, cut into tiles, learnt with boxes and
 without. Training takes some minutes each on one thread; ``--work`` keeps the networks, to compare other rules at once.
+``--network`` is a folder ``trained`` of `tests.benchmarks.scorecards`, learnt from all boards in these tiles: it is judged
+on all test boards, by the agent's own rule.
 """
 
 import argparse
@@ -13,7 +16,7 @@ import statistics
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -129,7 +132,7 @@ def lids() -> Subject:
     return subject
 
 
-def boards(*, boxed: bool = True, epochs: int = 10) -> Subject:
+def boards(*, boxed: bool = True, epochs: int = 10, sizes: Mapping[Split, int] = BOARDS) -> Subject:
     """DeepPCB's boards, learnt and judged in tiles of 240 px, and as many templates without a defect to judge.
 
     Each is called by its largest defect. Without boxes (not ``boxed``) nothing is good for certain: the training templates
@@ -151,9 +154,9 @@ def boards(*, boxed: bool = True, epochs: int = 10) -> Subject:
     items = sorted(RealSet.load("deeppcb_boards").items.values(), key=lambda item: item.name)
     rng = np.random.default_rng(0)
     for number, index in enumerate(rng.permutation([i for i, it in enumerate(items) if _tested(it, Split.TRAIN)])):
-        if number >= BOARDS[Split.TRAIN] + BOARDS[Split.VALIDATION]:
+        if number >= sizes[Split.TRAIN] + sizes[Split.VALIDATION]:
             break
-        side = Split.TRAIN if number < BOARDS[Split.TRAIN] else Split.VALIDATION
+        side = Split.TRAIN if number < sizes[Split.TRAIN] else Split.VALIDATION
         path = items[index].path
         truth = kinds[path.name]
         label = max(truth, key=lambda b: b.width * b.height).label
@@ -161,7 +164,7 @@ def boards(*, boxed: bool = True, epochs: int = 10) -> Subject:
         if not boxed:
             template = next(item for item in items if item.part == items[index].part and not item.boxes)
             subject.add(decode_bgr(template.path.read_bytes()), good, (), side, path.name)
-    golden = rng.permutation([i for i, it in enumerate(items) if _tested(it, Split.GOLDEN)])[: BOARDS[Split.GOLDEN]]
+    golden = rng.permutation([i for i, it in enumerate(items) if _tested(it, Split.GOLDEN)])[: sizes[Split.GOLDEN]]
     parts = {items[i].part for i in golden}
     shown = [item for item in items if item.part in parts]
     subject.frames += [Frame(decode_bgr(i.path.read_bytes()), tuple(kinds.get(i.path.name, ()))) for i in shown]
@@ -369,10 +372,19 @@ def measure(work: Path | None = None, chosen: Sequence[str] = ()) -> Iterator[di
                 yield row_of(name, rule_name, found)
 
 
+def measure_network(folder: Path) -> Iterator[dict[str, Any]]:
+    """The rows of one network, which nobody trains here, on all test boards."""
+    torch.set_num_threads(_THREADS)
+    found = list(answers(boards(sizes={Split.TRAIN: 0, Split.VALIDATION: 0, Split.GOLDEN: 10**6}), load_trained(folder)))
+    yield map_row("DeepPCB boards, all of them", found)
+    yield row_of("DeepPCB boards, all of them", "in force", found)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--work", type=Path)
     parser.add_argument("--maps", action="append", choices=list(SUBJECTS))
+    parser.add_argument("--network", type=Path)
     asked = parser.parse_args()
-    for line in measure(asked.work, asked.maps or ()):
+    for line in measure_network(asked.network) if asked.network else measure(asked.work, asked.maps or ()):
         print(json.dumps(line), flush=True)  # noqa: T201 - a program's answer

@@ -9,13 +9,14 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from onnxruntime import quantization
+from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from inspection.errors import EnvironmentTroubleError, UsageError
 from inspection.models import catalogue
 from inspection.models.deploy import DeployGraph
 from inspection.release.export import export_onnx
 from inspection.release.measure import compare_latency, latency, scores_of
-from inspection.release.quantize import Calibration, float_nodes, quantize_int8
+from inspection.release.quantize import Calibration, _name_all, float_nodes, quantize_int8, stem_nodes
 
 
 def frames(count: int, seed: int) -> Iterator[NDArray[np.uint8]]:
@@ -73,6 +74,41 @@ def test_a_stem_that_stays_in_float_is_all_of_it(float_path: Path, tmp_path: Pat
     third = next(i for i, n in enumerate(model.graph.node) if n == convolutions[2])
     between = {n.op_type for n in list(model.graph.node)[first:third]}
     assert not between & {"QuantizeLinear", "DequantizeLinear"}
+    behind = [n for n in model.graph.node if convolutions[2].output[0] in n.input]
+    assert {n.op_type for n in behind} == {"Sigmoid", "Mul"}  # SiLU, written out, and whole
+    assert made_by[convolutions[3].input[0]] == "DequantizeLinear"
+
+
+@pytest.mark.parametrize(
+    ("backbone", "beginning", "next_one"),
+    [
+        ("mobilenetv2_035", "Conv Clip Conv Clip Conv", "Conv"),
+        (
+            "mobilenetv3_small_050",  # with a gate whose convolutions see means alone, and do not count
+            "Conv HardSigmoid Mul Conv Relu ReduceMean Conv Relu Conv HardSigmoid Mul Conv",
+            "Conv",
+        ),
+        ("vit_tiny_patch16_224", "Conv", "Reshape"),  # attention is no beginning
+        ("lenet5", "Conv Tanh AveragePool Conv Tanh AveragePool Conv Tanh", "Conv"),
+        ("resnet18", "Conv Relu MaxPool Conv Relu Conv", "Add"),
+        ("convnext_atto", "Conv Transpose LayerNormalization Transpose " * 2 + "Conv Div Erf Add Mul Mul", "Conv"),
+    ],
+)
+def test_what_the_stem_is_of_each_kind_of_network(backbone: str, beginning: str, next_one: str, tmp_path: Path) -> None:
+    """Three convolutions, or those before attention, and the activation of the last, whole; nothing further down, though
+    nodes have no names."""
+    net = catalogue.build(backbone, 3, pretrained="none", height=64, width=64)
+    export_onnx(DeployGraph(net), tmp_path / "float.onnx")
+    quant_pre_process(str(tmp_path / "float.onnx"), str(tmp_path / "prepared.onnx"), skip_symbolic_shape=True)
+    model = onnx.load(tmp_path / "prepared.onnx")
+    _name_all(model)
+    assert len({node.name for node in model.graph.node}) == len(model.graph.node)
+    elsewhere = float_nodes(model)
+    stem = stem_nodes(model, elsewhere)
+    backbone_nodes = [node for node in model.graph.node if node.name not in elsewhere]
+    assert [node.op_type for node in backbone_nodes if node.name in stem] == beginning.split()
+    assert [node.name for node in backbone_nodes[: len(stem)]] == stem
+    assert backbone_nodes[len(stem)].op_type == next_one
 
 
 def test_a_float_stem_spares_channels_that_int8_cannot_see(tmp_path: Path) -> None:

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from inspection.contracts import Region, Tiling
-from inspection.data.budgets import within
+from inspection.data.budgets import telling, within
 from inspection.data.snapshot_record import Snapshot, Split
 from inspection.errors import UsageError
+from inspection.release.measure import scores_of
 from inspection.settings import Training
 from inspection.stages import compare as comparing
 from inspection.stages.compare import REPORT, Asked, Comparison, cells, compare
@@ -117,8 +118,8 @@ def test_calibration_takes_as_many_frames_of_a_grid_as_of_whole_pictures(
     """A sample, shown one by one: all tiles of large pictures do not fit into memory."""
     shown: list[np.ndarray] = []
 
-    def quantize(exact: Path, frames: Iterable[np.ndarray], out: Path) -> None:
-        del exact, out
+    def quantize(exact: Path, frames: Iterable[np.ndarray], out: Path, *, float_stem: bool) -> None:
+        del exact, out, float_stem
         assert not isinstance(frames, list)
         shown.extend(frames)
         raise ValueError("not now")
@@ -178,3 +179,52 @@ def test_budgets_are_nested_and_leave_the_other_sides_whole() -> None:
     assert training(within(snapshot, 3, seed=2)) != training(small)
     with pytest.raises(UsageError, match="teaches nothing"):
         within(snapshot, 0, seed=1)
+
+
+def test_a_budget_that_is_all_pictures_is_called_so_and_tried_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Nobody has more than forty training pictures of a class: a hundred of each are all of them."""
+    snapshot, _ = parts(60)
+    largest = max(sum(e.label == name for e in snapshot.of(Split.TRAIN)) for name in snapshot.classes)
+    assert telling(snapshot, [None, 7, largest + 60, 3, 7]) == [3, 7, None]
+    assert f"no class has more than {largest} training pictures: a budget of {largest + 60} is all of them" in caplog.text
+    assert telling(snapshot, [largest - 1]) == [largest - 1]
+    assert telling(snapshot, [largest]) == [None]
+    with pytest.raises(UsageError, match="teaches nothing"):
+        telling(snapshot, [3, 0])
+
+
+def test_what_cannot_be_built_is_told_before_anything_is_trained(photos: Path, tmp_path: Path) -> None:
+    """A size that the second network cannot look at, a file of weights that is not there; what is trained is not asked."""
+    with material_of_images(photos, "good", tmp_path / "state", quiet) as material:
+        for changed, complaint in (
+            ({"backbones": ["lenet5", "vit_tiny_patch16_224"], "size": 40}, "squares of 16 px"),
+            ({"backbones": ["lenet5", "test_resnet"], "pretrained": {"test_resnet": "gone.pth"}}, "gone.pth"),
+        ):
+            asked = SMALL.model_copy(update={"otherwise": "none", **changed})
+            comparison = Comparison.of(material, asked, tmp_path, Training())
+            with pytest.raises(UsageError, match=complaint):
+                compare(comparison, quiet)
+            assert list(comparison.folder.glob("*.json")) == []
+        comparison = Comparison.of(material, SMALL, tmp_path, Training())
+        compare(comparison, quiet)
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(comparing.catalogue, "build", None)
+            comparison.check()
+
+
+def test_an_int8_file_that_answers_otherwise_does_not_count(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its time is shown, struck through, and nobody is told that it is the fastest; one that answers alike is."""
+    with material_of_images(photos, "good", tmp_path / "state", quiet) as material:
+        fine = compare(Comparison.of(material, SMALL, tmp_path, Training()), quiet)
+        monkeypatch.setattr(comparing, "scores_of", _the_opposite_of_int8)
+        other = compare(Comparison.of(material, SMALL.model_copy(update={"epochs": 2}), tmp_path, Training()), quiet)
+    assert 'class="out"' not in fine.report.read_text()
+    assert 'class="out">0.0%' in other.report.read_text()
+    assert "in float (int8: 0.0% of its answers are those in float, and 97.0% are asked for)" in other.conclusion[-1]
+
+
+def _the_opposite_of_int8(file: Path, frames: Iterable[np.ndarray]) -> np.ndarray:
+    scores = scores_of(file, frames)
+    return -scores if "int8" in file.name else scores
