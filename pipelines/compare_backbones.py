@@ -1,4 +1,4 @@
-"""Compare networks on one snapshot: a task per training, nested runs in MLflow, one report.
+"""Compare networks on one snapshot: nested runs in MLflow, one report.
 
 Not on a schedule: it may take hours. Run it from Prefect's page (deployment ``compare-backbones/PRODUCT``), or as
 ``inspection compare-backbones``. A run that died is run again with the same parameters: what was finished is there.
@@ -24,7 +24,8 @@ def freeze(product: str) -> str:
 @task(name="train side by side, and report")
 def side_by_side(product: str, snapshot: str, asked: dict[str, Any]) -> dict[str, Any]:
     """Every network, budget and seed; returns the conclusion, the report's place and the MLflow run."""
-    from inspection.stages.compare import Asked, Comparison, compare_in_mlflow, folder_of_comparisons
+    from inspection.stages.candidate import folder_of_comparisons
+    from inspection.stages.compare import Asked, Comparison, compare_in_mlflow
     from inspection.stages.material import Material
 
     with open_context() as context:
@@ -45,9 +46,12 @@ def compare_backbones(
     epochs: int = 12,
     size: int = 224,
     pretrained: str = "hub",
+    weights: dict[str, str] | None = None,
+    device: bool = True,
 ) -> dict[str, Any]:
     """Learning curves of ``backbones`` (none named: one of each family) over ``budgets``: training pictures of each class,
-    null for all."""
+    null for all. ``weights``: files by network, for those that do not begin with ``pretrained``; ``device``: whether to
+    build and time what a device would run."""
     asked = {
         "backbones": backbones or [],
         "budgets": budgets or [50, 200, None],
@@ -55,6 +59,8 @@ def compare_backbones(
         "epochs": epochs,
         "size": size,
         "otherwise": pretrained,
+        "pretrained": weights or {},
+        "device": device,
     }
     found = side_by_side(product, snapshot or freeze(product), asked)
     said = [f"# Networks compared on {product}", *found["conclusion"], f"Report: {found['report']}"]

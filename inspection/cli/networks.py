@@ -93,7 +93,8 @@ def compare_backbones(
     Example: inspection compare-backbones --images photos/ --good ok --backbone resnet --backbone vit --budgets 50,all
     """
     share_the_processor()
-    from inspection.stages.compare import Asked, Comparison, compare, compare_in_mlflow, folder_of_comparisons
+    from inspection.stages.candidate import folder_of_comparisons
+    from inspection.stages.compare import Asked, Comparison, compare, compare_in_mlflow
     from inspection.stages.try_out import material_of, material_of_images
 
     pairs = [word.rpartition("=")[::2] for word in options["weights"]]

@@ -139,17 +139,23 @@ def cold_start(product_name: str, why: str | None, who: str | None, state: Path 
 def rebuild_run(run: str, state: Path | None, as_json: bool) -> None:
     """Make the figures of an MLflow run anew, from its id alone, and compare. Example: inspection rebuild 3f2a...
 
+    The run of a teacher, whose student and bundle are made anew, too; of a cold start; or of a comparison of networks.
     Exit code 1 when any differs: another processor, other versions, or a GPU.
     """
-    from inspection.stages.candidate import load_candidate
+    from inspection.stages.candidate import comparison_of, load_candidate
 
     settings = settings_of(state)
-    candidate = load_candidate(settings, run)
+    compared = comparison_of(settings, run)
+    candidate = load_candidate(settings, run) if compared is None else None
     share_the_processor()
-    from inspection.stages.rebuild import in_words, rebuild
+    from inspection.stages.rebuild import in_words, rebuild, rebuild_comparison
 
     with opened_store(settings) as store:
-        figures = rebuild(settings, store, candidate, narrator(as_json))
+        if compared is not None:
+            figures = rebuild_comparison(settings, store, compared, narrator(as_json))
+        else:
+            assert candidate is not None  # noqa: S101 - it is one or the other
+            figures = rebuild(settings, store, candidate, narrator(as_json))
     told = {f.name: {"then": f.then, "now": f.now, "same": f.same} for f in figures}
     show(told, as_json, in_words(figures))
     if not all(f.same for f in figures):

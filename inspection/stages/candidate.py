@@ -177,8 +177,22 @@ def load_candidate(settings: Settings, run_id: str) -> Candidate:
     path = folder_of(settings, run_id) / RECORD
     if not path.is_file():
         known = sorted(p.parent.name for p in path.parents[1].glob(f"*/{RECORD}"))
-        raise UsageError(f"no candidate {run_id!r} in {path.parents[1]}; there are: {', '.join(known) or 'none'}")
+        raise UsageError(
+            f"no run {run_id!r} of a teacher, a cold start or a comparison is kept in {path.parents[2]}; there are the "
+            f"teachers' and cold starts' {', '.join(known) or '(none)'}"
+        )
     return Candidate.model_validate_json(path.read_bytes())
+
+
+def folder_of_comparisons(settings: Settings) -> Path:
+    """Where comparisons of the store's products lie."""
+    return settings.state / "work" / "comparisons"
+
+
+def comparison_of(settings: Settings, run_id: str) -> Path | None:
+    """The record of what a comparison's run compared; None where no comparison was that run."""
+    records = folder_of_comparisons(settings).glob("*/runs/*.json")
+    return next((path for path in records if path.stem == run_id), None)
 
 
 def candidate_of_bundle(settings: Settings, bundle: str) -> Candidate:

@@ -131,9 +131,13 @@ class Comparison:
 
     def check(self) -> None:
         """UsageError or ServerError where a network that is still to be trained cannot be built: before hours of others."""
-        for name in dict.fromkeys(cell.backbone for cell in cells(self.asked) if not self._file(cell).exists()):
+        for name in dict.fromkeys(cell.backbone for cell in cells(self.asked) if not self.has(cell)):
             plan, classes = self._product(Cell(name, None, 0)).train, self.material.snapshot.classes
             catalogue.build(name, len(classes), pretrained=plan.pretrained, height=plan.height, width=plan.width)
+
+    def has(self, cell: Cell) -> bool:
+        """Whether this training is over."""
+        return self._file(cell).exists()
 
     def _file(self, cell: Cell) -> Path:
         """What its training came to, once it is over."""
@@ -255,6 +259,11 @@ class Comparison:
         path.write_text(page(self.material.product.name, self.material.snapshot.digest, found, trials, devices, said))
         return path, said
 
+    @property
+    def frozen(self) -> "Frozen":
+        """What is compared."""
+        return Frozen(product=self.material.product, snapshot=self.material.snapshot.digest, asked=self.asked)
+
     def facts(self) -> Mapping[str, Any]:
         """For a run's parameters."""
         return {"compare": self.asked.model_dump(mode="json"), "snapshot": self.material.snapshot.digest}
@@ -338,6 +347,16 @@ def compare(comparison: Comparison, say: Say, run: "LoggedRun | None" = None) ->
     return Outcome(report, said, run.id if run is not None else None)
 
 
+class Frozen(BaseModel):
+    """What a run compared, to do it again: the product as it was, the snapshot's id, what was asked for."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    product: Product
+    snapshot: str
+    asked: Asked
+
+
 class LoggedRun:
     """A comparison in MLflow: a run, and one nested in it for each training, as soon as it is known."""
 
@@ -345,6 +364,9 @@ class LoggedRun:
         self._registry, self._product, self._run = registry, comparison.material.product.name, run
         run.params(comparison.facts())
         self.id = run.id
+        record = comparison.folder / "runs" / f"{run.id}.json"
+        record.parent.mkdir(parents=True, exist_ok=True)
+        _keep(record, comparison.frozen)
 
     def trial(self, cell: Cell, trial: Trial) -> None:
         """One training."""
@@ -372,8 +394,3 @@ def compare_in_mlflow(settings: Settings, comparison: Comparison, say: Say) -> O
     name = f"compare-backbones {comparison.folder.name}"
     with registry.run(comparison.material.product.name, name, kind="comparison", commit=commit()) as run:
         return compare(comparison, say, LoggedRun(registry, comparison, run))
-
-
-def folder_of_comparisons(settings: Settings) -> Path:
-    """Where comparisons of the store's products lie."""
-    return settings.state / "work" / "comparisons"

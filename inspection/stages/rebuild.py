@@ -1,19 +1,23 @@
-"""`inspection rebuild RUN`: the run's figures made anew from its id alone, beside those that were kept.
+"""`inspection rebuild RUN`: the run's figures made anew from its id alone, beside those that were kept; of a candidate,
+or of a comparison.
 
 Invariant: made from what the run itself froze (snapshot, product, the champion's networks it began from), never from what
 is in force today; each look at the golden side is counted. On a processor with the versions of then the networks are the
 same to the bit; on a GPU, or with others, the figures say how far they are off. What was timed is not timed again.
 """
 
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from inspection.contracts import ONNXRUNTIME, sha256_hex
+from inspection.contracts import ONNXRUNTIME, canonical_json, sha256_hex
 from inspection.data.product import StudentPlan
 from inspection.data.snapshot_record import Split
 from inspection.data.snapshots import look_at_golden
 from inspection.errors import UsageError
+from inspection.release.comparison import Trial as Compared
+from inspection.release.comparison import budget_in_words, standings
 from inspection.release.export import Graph, export_onnx
 from inspection.release.gate import gate
 from inspection.release.measure import Answers, answers_of
@@ -24,6 +28,7 @@ from inspection.release.trials import Trial, score
 from inspection.settings import Settings
 from inspection.stages.build_search import Student, calibration_frames, quantize
 from inspection.stages.candidate import Candidate, Shipped
+from inspection.stages.compare import Comparison, Frozen, balanced, cells
 from inspection.stages.heritage import fetched_student, fetched_teacher
 from inspection.stages.material import Material, Say
 from inspection.stages.pointing import map_score, map_score_of
@@ -169,6 +174,41 @@ class _Again:
             yield Figure("gate 2: answer", candidate.gate_2.answer.value, answer.answer.value)
         maps = [found.metrics("") if found else {} for found in (map_score_of(candidate), map_score(material, judged))]
         yield from _metrics("map", *maps)
+
+
+def rebuild_comparison(settings: Settings, store: Store, record: Path, say: Say) -> list[Figure]:
+    """Train all networks of a comparison anew, below its folder, and judge them. ``record``: see `comparison_of`.
+
+    UsageError where the comparison never came to its end.
+    """
+    frozen = Frozen.model_validate_json(record.read_bytes())
+    material = replace(Material.load(store, frozen.product.name, frozen.snapshot), product=frozen.product)
+    then = Comparison(material, frozen.asked, record.parents[1], Compute.of(settings.training).here)
+    again = Comparison(material, frozen.asked, record.parents[1] / "rebuilt", then.compute)
+    shutil.rmtree(again.folder, ignore_errors=True)
+    todo = cells(frozen.asked)
+    if missing := [str(cell) for cell in todo if not then.has(cell)]:
+        raise UsageError(f"the comparison did not come to its end ({missing[0]} is missing): begin it again, it goes on")
+    try:
+        trials = [(str(cell), then.trial(cell, say), again.trial(cell, say)) for cell in todo]
+    finally:
+        again.clear()
+    return [*_trials(trials), *_standings([one for _, one, _ in trials], [one for _, _, one in trials])]
+
+
+def _trials(trials: Iterable[tuple[str, Compared, Compared]]) -> Iterator[Figure]:
+    for name, *both in trials:
+        yield Figure(f"{name}: answers, SHA-256", *(sha256_hex(canonical_json(one.named))[:12] for one in both))
+        yield Figure(f"{name}: balanced accuracy", *(f"{balanced(one):.6f}" for one in both))
+
+
+def _standings(then: Sequence[Compared], now: Sequence[Compared]) -> Iterator[Figure]:
+    for before, after in zip(standings(then), standings(now), strict=True):
+        at = budget_in_words(before.budget, before.pictures)
+        yield Figure(f"{at}: most right", before.best, after.best)
+        leads = {lead.other: str(lead) for lead in after.leads}
+        for lead in before.leads:
+            yield Figure(f"{at}: {before.best} over {lead.other}", str(lead), leads.get(lead.other, "none"))
 
 
 def _networks(whose: str, then: Trained, now: Trained) -> Iterator[Figure]:

@@ -1,12 +1,16 @@
-"""A comparison on a real MLflow server."""
+"""A comparison on a real MLflow server, and made anew from its run's id."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from mlflow import MlflowClient
 
+from inspection.cli import main as inspection
 from inspection.settings import load_settings
+from inspection.stages.candidate import folder_of_comparisons
 from inspection.stages.compare import REPORT, Asked, Comparison, compare_in_mlflow
 from inspection.stages.try_out import material_of_images
 from tests.release.mlflow_server import running_mlflow
@@ -29,7 +33,8 @@ def test_each_training_is_a_run_nested_in_the_comparison_s(tmp_path: Path) -> No
         material_of_images(tmp_path / "photos", "good", tmp_path / "state", lambda _: None) as material,
     ):
         settings = load_settings(tmp_path / "state", {}, mlflow_url=url)
-        found = compare_in_mlflow(settings, Comparison.of(material, asked, tmp_path, settings.training), lambda _: None)
+        below = folder_of_comparisons(settings)
+        found = compare_in_mlflow(settings, Comparison.of(material, asked, below, settings.training), lambda _: None)
         client = MlflowClient(url)
         parent = client.get_run(str(found.run))
         nested = client.search_runs([parent.info.experiment_id], f"tags.mlflow.parentRunId = '{found.run}'")
@@ -38,3 +43,21 @@ def test_each_training_is_a_run_nested_in_the_comparison_s(tmp_path: Path) -> No
         assert parent.data.tags["kind"] == "comparison"
         assert parent.info.status == "FINISHED"
         assert {a.path for a in client.list_artifacts(str(found.run))} >= {REPORT, "conclusion.md", "devices.json"}
+    rebuild = ["rebuild", str(found.run), "--state", str(tmp_path / "state"), "--json"]
+    same = CliRunner().invoke(inspection, rebuild)
+    assert same.exit_code == 0, same.output
+    figures = json.loads(same.stdout)
+    assert len(figures) == 2 * 2 + 1
+    assert all(figure["same"] for figure in figures.values())
+    (kept,) = below.glob("*/test_resnet-all-1.json")
+    trial = json.loads(kept.read_text())
+    kept.write_text(json.dumps(trial | {"named": trial["truth"]}))
+    other = CliRunner().invoke(inspection, rebuild)
+    assert other.exit_code == 1, other.output
+    off = {name for name, figure in json.loads(other.stdout).items() if not figure["same"]}
+    assert "test_resnet, all pictures, seed 1: answers, SHA-256" in off
+    assert not any("seed 0" in name for name in off)
+    kept.unlink()
+    unfinished = CliRunner().invoke(inspection, rebuild)
+    assert unfinished.exit_code == 2
+    assert "did not come to its end (test_resnet, all pictures, seed 1 is missing)" in unfinished.output
