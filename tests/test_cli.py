@@ -108,6 +108,8 @@ def test_commands_of_the_agent_are_there(path: str) -> None:
         ["gate", "nobody"],
         ["rollout", "pause", "--product", "nobody"],
         ["train", "--good", "x"],
+        ["train", "--images", "tests"],
+        ["compare-backbones", "--images", "tests"],
         ["train", "--snapshot", "nobody"],
         ["product", "stations", "--product", "nobody"],
         ["labels", "show", "9c41", "--product", "nobody"],
@@ -438,8 +440,16 @@ def test_a_folder_of_pictures_shows_what_augmentation_makes_of_it(tmp_path: Path
     assert "shows 4 pictures" in told.stdout
     assert cv2.imread(str(out)).shape[0] > 400
     assert "end it in .png" in invoke(*asked, str(tmp_path / "sheet.txt")).stderr
-    (tmp_path / "photos" / "bent").rename(tmp_path / "photos" / "ok" / "all")
-    assert "some defective ones are needed" in invoke(*asked, str(out)).stderr
+    (tmp_path / "photos" / "bent" / "0.png").write_bytes(b"\x89PNG and no more")
+    spoilt = invoke(*asked, str(out))
+    assert (spoilt.exit_code, "shows 4 pictures" in spoilt.stdout) == (0, True)  # the next one of its class is shown
+    (tmp_path / "photos" / "bent").rename(tmp_path / "elsewhere")
+    assert "shows 2 pictures" in invoke(*asked, str(out)).stdout  # good ones alone, as on the first day
+    for path in (tmp_path / "photos" / "ok").iterdir():
+        path.write_bytes(b"nothing")
+    assert "can be decoded" in invoke(*asked, str(out)).stderr
+    trained = invoke("train", "--images", str(tmp_path / "elsewhere"), "--good", "ok")
+    assert trained.exit_code == 2
 
 
 def test_a_cold_start_that_cannot_be_is_wrong_usage(settings: Settings) -> None:

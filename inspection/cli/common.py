@@ -84,6 +84,13 @@ def share_the_processor() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 
+def folder_with_good(images: Path | None, good: str | None) -> tuple[Path, str] | None:
+    """``--images`` with the name of its good class; None without a folder. UsageError where the name is missing."""
+    if images is not None and good is None:
+        raise UsageError("--images needs --good: the name of the good class")
+    return None if images is None or good is None else (images, good)
+
+
 def settings_of(state: Path | None) -> Settings:
     """Of the folder given, else of the one the environment names."""
     return load_settings(state or default_state(os.environ), os.environ)

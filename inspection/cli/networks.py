@@ -6,7 +6,16 @@ from typing import Any
 
 import click
 
-from inspection.cli.common import json_option, narrator, opened_store, settings_of, share_the_processor, show, state_option
+from inspection.cli.common import (
+    folder_with_good,
+    json_option,
+    narrator,
+    opened_store,
+    settings_of,
+    share_the_processor,
+    show,
+    state_option,
+)
 from inspection.settings import load_training
 
 
@@ -43,10 +52,11 @@ def preview_augmentation(
 
     Example: inspection preview-augmentation --images photos/ --good ok
     """
+    folder = folder_with_good(images, good)
     from inspection.stages.look import sheet_of_images, sheet_of_product
 
-    if images is not None:
-        shown = sheet_of_images(images, good, out)
+    if folder is not None:
+        shown = sheet_of_images(*folder, out)
     else:
         with opened_store(settings_of(state)) as store:
             shown = sheet_of_product(store, options, out)
@@ -92,6 +102,7 @@ def compare_backbones(
 
     Example: inspection compare-backbones --images photos/ --good ok --backbone resnet --backbone vit --budgets 50,all
     """
+    folder = folder_with_good(images, good)
     share_the_processor()
     from inspection.stages.candidate import folder_of_comparisons
     from inspection.stages.compare import Asked, Comparison, compare, compare_in_mlflow
@@ -109,8 +120,8 @@ def compare_backbones(
         device=not options["no_device"],
     )
     say = narrator(as_json)
-    if images is not None:
-        with material_of_images(images, good, out / "state", say) as material:
+    if folder is not None:
+        with material_of_images(*folder, out / "state", say) as material:
             found = compare(Comparison.of(material, asked, out, load_training(os.environ)), say)
     else:
         settings = settings_of(state)

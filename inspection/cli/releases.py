@@ -10,6 +10,7 @@ import click
 from inspection.cli.common import (
     EXIT_FAILED,
     end_by,
+    folder_with_good,
     json_option,
     narrator,
     opened_store,
@@ -53,13 +54,14 @@ def snapshot(product: str, state: Path | None, as_json: bool) -> None:
 @json_option
 def train(state: Path | None, as_json: bool, images: Path | None, good: str | None, **options: Any) -> None:
     """Train a teacher and ask gate 1. Example: inspection train --images photos/ --good ok --backbone resnet18"""
+    folder = folder_with_good(images, good)
     share_the_processor()
     from inspection.stages.try_out import Outcome, train_from_images, train_snapshot
 
     say = narrator(as_json)
     outcome: Outcome | None
-    if images is not None:
-        outcome = train_from_images(images, good, options, say)
+    if folder is not None:
+        outcome = train_from_images(*folder, options, say)
     else:
         settings = settings_of(state)
         with opened_store(settings) as store:

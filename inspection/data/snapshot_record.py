@@ -33,11 +33,15 @@ class Example(Part):
     boxes: list[Box] = []
 
 
+RARE_CLASS = "rare_class"
+"""Why a picture was left out whose class has too few to be learnt."""
+
+
 class Refused(Part):
     """A labelled picture that was left out, and why (counted, shown, never silent)."""
 
     picture: Sha256
-    # "near_duplicate" | "same_part" | "contradictory_labels" | "rare_class" | "cannot_tell" | "unknown_class" | "not_good"
+    # "near_duplicate" | "same_part" | "contradictory_labels" | RARE_CLASS | "cannot_tell" | "unknown_class" | "not_good"
     reason: str
     detail: str
 

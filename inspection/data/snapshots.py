@@ -19,7 +19,7 @@ from inspection.data.near_duplicates import Copy, Described, equal_pixels, find_
 from inspection.data.pictures import decode_bgr
 from inspection.data.product import Product
 from inspection.data.products import load_product
-from inspection.data.snapshot_record import UNUSUAL, Example, Refused, Snapshot, Split
+from inspection.data.snapshot_record import RARE_CLASS, UNUSUAL, Example, Refused, Snapshot, Split
 from inspection.data.splitting import Group, assign, shares
 from inspection.errors import LeakError, MissingPictureError, UsageError
 from inspection.store.session import Store, exclusive
@@ -213,7 +213,7 @@ def _compose(material: _Material, links: Sequence[_Link], sides: Mapping[str, Sp
     for sha256, label in material.labels.items():
         if label.label not in classes and side[sha256] is not Split.GOLDEN and sha256 not in refused:
             detail = f"{label.label!r} has {training[str(label.label)]} training pictures, {least} are needed"
-            refused[sha256] = Refused(picture=sha256, reason="rare_class", detail=detail)
+            refused[sha256] = Refused(picture=sha256, reason=RARE_CLASS, detail=detail)
     if len(classes) < 2 or training[product.good_class] < 1:
         raise UsageError(_too_few(product, material, training, least))
     examples = [_example(material, sha256, side[sha256]) for sha256 in sorted(material.labels) if sha256 not in refused]

@@ -89,9 +89,20 @@ def parse_backbone(backbone: str) -> tuple[str, dict[str, str]]:
         return name, options
     if default := families.default_of(name):
         return default.name, options
-    near = difflib.get_close_matches(name.lower(), {*map(str.lower, families.FAMILIES), *names()}, n=4, cutoff=0.5)
+    near = _nearest(name.lower())
     hint = f"did you mean {', '.join(near)}?" if near else "`inspection backbones` shows some, `timm.list_models()` all"
     raise UsageError(f"no backbone is called {name!r}: {hint}")
+
+
+def _nearest(name: str) -> list[str]:
+    """Names like it, the likest first; of many that begin alike (``resnext50_...``) one the catalogue knows, or the
+    shortest."""
+    whole = {known: known for known in [*map(str.lower, families.FAMILIES), *names()]}
+    beginnings: dict[str, str] = {}
+    for known in sorted(names(), key=lambda known: (families.member(known) is None, len(known), known)):
+        beginnings.setdefault(known.partition("_")[0], known)
+    alike = difflib.get_close_matches(name, beginnings | whole, n=6, cutoff=0.5)
+    return list(dict.fromkeys((beginnings | whole)[one] for one in alike))[:4]
 
 
 def _check_tag(name: str) -> None:
@@ -299,7 +310,12 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise UsageError(f"no weights at {path}: pass an existing file, `hub` or `none`") from error
-    except (OSError, RuntimeError, EOFError, SafetensorError, pickle.UnpicklingError) as error:
+    except pickle.UnpicklingError as error:  # torch's own words advise to trust the file
+        raise UsageError(
+            f"{path} is not a file of weights we can read: a state_dict alone is read, and nothing else is executed; save "
+            "it with torch.save(model.state_dict(), ...), or as .safetensors"
+        ) from error
+    except (OSError, RuntimeError, EOFError, SafetensorError) as error:
         raise UsageError(f"{path} is not a file of weights we can read ({type(error).__name__}): {error}") from error
     state = state.get("state_dict", state) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):

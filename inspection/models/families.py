@@ -104,10 +104,12 @@ def member(name: str) -> Backbone | None:
 
 
 def members_of(family: str | None = None) -> list[Backbone]:
-    """A family's members, its default first; of all families without a name. Raises UsageError with the nearest names."""
+    """A family's members, its default first; of all families without a name. Any beginning of a member's name stands for
+    its family, too. Raises UsageError with the nearest names."""
     if family is None:
         return list(_MEMBERS)
-    default = default_of(family)
+    holding = {one.family for one in _MEMBERS if family and _plain(one.name).startswith(_plain(family))}
+    default = default_of(family) or (default_of(holding.pop()) if len(holding) == 1 else None)
     if default is None:
         known = {name.lower(): name for name in FAMILIES}
         near = [known[name] for name in difflib.get_close_matches(family.lower(), known, n=3, cutoff=0.5)]

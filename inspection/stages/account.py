@@ -2,7 +2,7 @@
 
 import math
 
-from inspection.data.snapshot_record import Split
+from inspection.data.snapshot_record import RARE_CLASS, Snapshot, Split
 from inspection.data.snapshots import load_snapshot
 from inspection.errors import (
     BundleError,
@@ -57,7 +57,7 @@ def account_of(settings: Settings, store: Store, candidate: Candidate, decision:
         _card("The champion's bundle on the same parts", candidate.champion_2),
         _shipped(candidate.shipped),
         _promises(candidate),
-        _data(store, candidate.snapshot),
+        _data(load_snapshot(store, candidate.snapshot), candidate),
         _where(settings, candidate),
     ]
     return "\n\n".join(filter(None, sections))
@@ -115,12 +115,25 @@ def _promises(candidate: Candidate) -> str:
     return "## What the thresholds promise of escapes\n\n" + "\n".join(said) if said else ""
 
 
-def _data(store: Store, snapshot_id: str) -> str:
-    snapshot = load_snapshot(store, snapshot_id)
+def _data(snapshot: Snapshot, candidate: Candidate) -> str:
     head = "| class | " + " | ".join(split.value for split in Split) + " |\n|---|" + "---|" * len(Split)
     rows = []
     for name in dict.fromkeys([*snapshot.classes, *sorted(e.label for e in snapshot.examples)]):
         counts = [sum(e.label == name for e in snapshot.of(split)) for split in Split]
         rows.append(f"| {name} | " + " | ".join(map(str, counts)) + " |")
     left_out = f"Labelled pictures left out: {len(snapshot.refused)}." if snapshot.refused else ""
-    return f"## Snapshot `{snapshot_id[:12]}`\n\n{head}\n" + "\n".join(rows) + f"\n\n{left_out}"
+    said = " ".join(filter(None, [left_out, _unguarded(snapshot, candidate)]))
+    return f"## Snapshot `{candidate.snapshot[:12]}`\n\n{head}\n" + "\n".join(rows) + f"\n\n{said}"
+
+
+def _unguarded(snapshot: Snapshot, candidate: Candidate) -> str:
+    """What nobody watches for: a cold start doubts whatever is unlike good parts, a classifier what it was asked to."""
+    rare = sum(one.reason == RARE_CLASS for one in snapshot.refused)
+    plan = candidate.definition
+    if not rare or candidate.cold_start or plan is None or plan.student.novelty_guard:
+        return ""
+    return (
+        f"{rare} of them show classes too rare to be learnt, and no guard watches for such parts: with "
+        '`"student": {"novelty_guard": true}` in the product (`inspection product set`) a part unlike all the model has '
+        "learnt is INCONCLUSIVE."
+    )

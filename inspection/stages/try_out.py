@@ -14,8 +14,10 @@ from inspection.contracts import Limits
 from inspection.data.importers import Item, read_directory
 from inspection.data.product import Product
 from inspection.data.products import save_product
+from inspection.data.snapshot_record import UNUSUAL
 from inspection.data.snapshots import build_snapshot, load_snapshot
 from inspection.errors import UsageError
+from inspection.models import catalogue
 from inspection.release.gate import Answer, GateAnswer
 from inspection.release.scorecard import Scorecard
 from inspection.settings import Settings, load_settings, load_training
@@ -115,19 +117,18 @@ def material_of(store: Store, options: Mapping[str, Any]) -> Material:
     return replace(material, product=_tuned(material.product, options))
 
 
-def product_of_images(images: Path, good: str | None) -> tuple[Product, list[Item]]:
-    """A product with a new one's plan for a folder of pictures. UsageError when there is no good class, or no other."""
-    if good is None:
-        raise UsageError("--images needs --good: the name of the good class")
+def product_of_images(images: Path, good: str, *, good_alone: bool = False) -> tuple[Product, list[Item]]:
+    """A product with a new one's plan for a folder of pictures. UsageError when none is of the good class, or none of
+    another, unless ``good_alone`` will do."""
     items = read_directory(images, good)
     defects = sorted({item.label for item in items} - {good})
-    if not defects:
+    if not defects and not good_alone:
         raise UsageError(f"all {len(items)} pictures in {images} are {good!r}: some defective ones are needed")
-    return Product(name=TRY, good_class=good, classes=[good, *defects], limits=TRY_LIMITS), items
+    return Product(name=TRY, good_class=good, classes=[good, *(defects or [UNUSUAL])], limits=TRY_LIMITS), items
 
 
 @contextmanager
-def material_of_images(images: Path, good: str | None, folder: Path, say: Say) -> Iterator[Material]:
+def material_of_images(images: Path, good: str, folder: Path, say: Say) -> Iterator[Material]:
     """The pictures of a folder in a store below ``folder``, while it is open. UsageError."""
     product, _ = product_of_images(images, good)
     settings = load_settings(folder, {})
@@ -138,9 +139,11 @@ def material_of_images(images: Path, good: str | None, folder: Path, say: Say) -
         yield Material.load(store, TRY, build_snapshot(store, TRY).digest)
 
 
-def train_from_images(images: Path, good: str | None, options: Mapping[str, Any], say: Say) -> Outcome:
-    """A first try: everything in a temporary folder, nothing is kept but the answer."""
+def train_from_images(images: Path, good: str, options: Mapping[str, Any], say: Say) -> Outcome:
+    """A first try: everything in a temporary folder, nothing is kept but the answer. UsageError, ServerError (weights)."""
     product = _tuned(product_of_images(images, good)[0], options)
+    plan = product.train  # what cannot be built is told before thousands of pictures are taken in
+    catalogue.build(plan.backbone, len(product.classes), pretrained=plan.pretrained, height=plan.height, width=plan.width)
     with tempfile.TemporaryDirectory(prefix="escapement-try-") as folder:
         settings = load_settings(Path(folder), {})
         with Store.open(settings.database_url, settings.blob_url) as store:

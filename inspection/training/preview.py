@@ -3,7 +3,8 @@
 Invariant: made by the very augmentation a training uses, on pictures at the network's working size.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import islice
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -21,10 +22,12 @@ _PER_CLASS = 2
 _INCHES = 1.5
 
 
-def chosen(examples: Sequence[Example], classes: Sequence[str]) -> list[Example]:
-    """The first pictures of each class, those with boxes before others, in the order of ``classes``."""
-    of_class = {name: [e for e in examples if e.label == name] for name in classes}
-    return [e for found in of_class.values() for e in sorted(found, key=lambda e: not e.boxes)[:_PER_CLASS]]
+def chosen(
+    examples: Sequence[Example], classes: Sequence[str], fit: Callable[[Example], bool] = lambda _: True
+) -> list[Example]:
+    """The first ``fit`` pictures of each class, those with boxes before others, in the order of ``classes``."""
+    of_class = (sorted((e for e in examples if e.label == name), key=lambda e: not e.boxes) for name in classes)
+    return [e for found in of_class for e in islice(filter(fit, found), _PER_CLASS)]
 
 
 def sheet(product: Product, examples: Sequence[Example], pictures: Pictures, variants: int = VARIANTS) -> Figure:

@@ -125,6 +125,8 @@ def test_records_name_the_network_and_not_the_family() -> None:
         ("MobilNet", "mobilenet"),
         ("efficientnet-light", "efficientnet-lite"),
         ("ResNet19", "resnet18"),
+        ("resnext51", "resnext50_32x4d"),
+        ("mobilenetv5", "mobilenetv4_conv_small"),
     ],
 )
 def test_a_slip_is_answered_with_networks_and_families(written: str, meant: str) -> None:
@@ -133,6 +135,16 @@ def test_a_slip_is_answered_with_networks_and_families(written: str, meant: str)
         catalogue.parse_backbone(written)
     named = str(told.value).partition("did you mean ")[2].rstrip("?").split(", ")
     assert len(named) == len(set(named))
+
+
+@pytest.mark.parametrize(
+    "written", ["resnet50", "resnet", "MobileNetV4", "mobilenetv4_conv_small", "tf_efficientnet_lite1"]
+)
+def test_a_network_stands_for_its_family(written: str) -> None:
+    """Or how its name begins, where one family alone has such names."""
+    found = members_of(written)
+    assert any(one.name.startswith(written.lower()) for one in found)
+    assert found == list(FAMILIES[found[0].family])
 
 
 def test_a_family_nobody_knows_is_answered_with_the_nearest() -> None:

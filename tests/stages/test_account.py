@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from inspection.contracts import Costs, Limits
-from inspection.data.snapshot_record import Example, Refused, Snapshot, Split
+from inspection.data.snapshot_record import RARE_CLASS, Example, Refused, Snapshot, Split
+from inspection.data.snapshots import load_snapshot
 from inspection.errors import EscapementError, ServerError
 from inspection.release.gate import gate
 from inspection.release.thresholds import calibrate
@@ -84,6 +85,23 @@ def test_a_gate_that_lacks_parts_says_how_many_to_label(settings: Settings, stor
     text = account_of(settings, store, candidate.model_copy(update=update), "Not shipped.")
     assert "need 39 more defective golden parts without a further miss" in text
     assert "20% of the parts that are labelled become golden: label about 195 more defective ones." in text
+
+
+def test_classes_too_rare_to_learn_are_told_where_no_guard_watches(
+    settings: Settings, store: Store, candidate: Candidate
+) -> None:
+    """With what to set; a product that has a guard, and a cold start, which doubts them anyway, need not hear of it."""
+    whole = load_snapshot(store, candidate.snapshot)
+    rare = [Refused(picture=f"{n:064x}", reason=RARE_CLASS, detail="2 pictures of 'burr'") for n in (98, 99)]
+    snapshot = whole.model_copy(update={"refused": [*whole.refused, *rare]})
+    store.blobs.put_at(f"snapshots/{snapshot.digest}.json", snapshot.canonical())
+    guarded = product(student={"novelty_guard": True})
+    for definition, cold_start, told in ((product(), False, True), (guarded, False, False), (product(), True, False)):
+        changed = {"snapshot": snapshot.digest, "definition": definition, "cold_start": cold_start}
+        text = account_of(settings, store, candidate.model_copy(update=changed), "Shipped.")
+        assert "Labelled pictures left out: 3." in text
+        assert ("2 of them show classes too rare to be learnt" in text) == told
+        assert ("novelty_guard" in text) == told
 
 
 def test_what_the_thresholds_promise_is_told_in_its_own_words(
