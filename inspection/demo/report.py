@@ -210,8 +210,9 @@ def _line_table(report: DemoReport, before: LineFigures, after: LineFigures) -> 
         name = f"  escape of {kind}" + (" (new)" if kind in report.new_classes else "")
         table.add_row(name, *(_kind_cell(figures.by_kind.get(kind)) for figures in (before, after)))
     costs = report.costs
-    priced = f"cost of 100 parts (an escape {costs.escape:g}, an overkill {costs.overkill:g})"
-    table.add_row(priced, *(_cost(figures, costs) for figures in (before, after)))
+    table.add_row("cost of 100 parts", *(_cost(figures, costs) for figures in (before, after)))
+    table.caption = f"cost: an escape {costs.escape:g}, an overkill {costs.overkill:g}"
+    table.caption_justify = "left"
     return table
 
 

@@ -141,7 +141,8 @@ def test_the_closing_table_shows_the_fall() -> None:
     shown = console.export_text()
     assert "50.0% [1.3%, 98.7%] 1/2" in shown
     assert "escape of dent (new)" in shown
-    cost = next(line for line in shown.splitlines() if "an escape 10, an overkill 1" in line)
+    assert "cost: an escape 10, an overkill 1" in shown
+    cost = next(line for line in shown.splitlines() if "cost of 100 parts" in line)
     assert [cell.strip() for cell in cost.split("│")[2:4]] == ["333", "0"]
     assert "1.90 ms, float 4.20 ms (2.2 x)" in shown
     assert "3.00 GB" in shown
