@@ -15,6 +15,7 @@ from inspection.cli.common import (
     share_the_processor,
     show,
     state_option,
+    tiles_option,
 )
 from inspection.settings import load_training
 
@@ -88,6 +89,7 @@ def _budgets(_: click.Context, __: click.Parameter, value: str) -> list[int | No
 )
 @click.option("--pretrained", default="hub", show_default=True, help='"hub" or "none", for those without a file.')
 @click.option("--weights", multiple=True, metavar="NAME=FILE", help="A network's weights from a file; may be given again.")
+@tiles_option
 @click.option("--no-device", is_flag=True, help="Do not build and time what a device would run.")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("comparison"), show_default=True,
               help="With --images: where the work lies.")  # fmt: skip
@@ -121,7 +123,7 @@ def compare_backbones(
     )
     say = narrator(as_json)
     if folder is not None:
-        with material_of_images(*folder, out / "state", say) as material:
+        with material_of_images(*folder, out / "state", say, options["tiling"]) as material:
             found = compare(Comparison.of(material, asked, out, load_training(os.environ)), say)
     else:
         settings = settings_of(state)

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from inspection.contracts import Limits
+from inspection.contracts import Limits, Tiling
 from inspection.data.importers import Item, read_directory
 from inspection.data.product import Product
 from inspection.data.products import save_product
@@ -128,9 +128,9 @@ def product_of_images(images: Path, good: str, *, good_alone: bool = False) -> t
 
 
 @contextmanager
-def material_of_images(images: Path, good: str, folder: Path, say: Say) -> Iterator[Material]:
+def material_of_images(images: Path, good: str, folder: Path, say: Say, tiling: Tiling | None = None) -> Iterator[Material]:
     """The pictures of a folder in a store below ``folder``, while it is open. UsageError."""
-    product, _ = product_of_images(images, good)
+    product = _tuned(product_of_images(images, good)[0], {"tiling": tiling})
     settings = load_settings(folder, {})
     with Store.open(settings.database_url, settings.blob_url) as store:
         with store.begin() as session:

@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from inspection.cli import main as inspection
 from inspection.contracts import Region, Tiling
 from inspection.data.budgets import telling, within
 from inspection.data.snapshot_record import Snapshot, Split
@@ -146,6 +148,19 @@ def test_another_region_or_tiling_is_another_comparison(photos: Path, tmp_path: 
         seen = [Comparison.of(replace(material, product=p), ASKED, tmp_path, Training()).folder for p in products]
     assert len(set(seen)) == 3
     assert seen[0] == seen[3]  # what is asked of people changes no training
+
+
+def test_tiles_are_asked_for_with_the_folder(photos: Path, tmp_path: Path) -> None:
+    """Small defects on large pictures are compared as they would be learnt; every picture is judged once, by its tiles."""
+    words = ["compare-backbones", "--images", str(photos), "--good", "good", "--backbone", "lenet5", "--budgets", "6"]
+    words += ["--seeds", "1", "--epochs", "1", "--size", "32", "--no-device", "--tiles", "2x2", "--out", str(tmp_path)]
+    done = CliRunner().invoke(inspection, [*words, "--json"])
+    assert done.exit_code == 0, done.output
+    (trial,) = Path(json.loads(done.stdout)["report"]).parent.glob("lenet5-6-0.json")
+    assert len(json.loads(trial.read_text())["named"]) == 18
+    refused = CliRunner().invoke(inspection, [*words[:1], "--product", "lid", "--tiles", "2x2", "--state", str(tmp_path)])
+    assert refused.exit_code == 2
+    assert "--tiles belongs to --images" in refused.output
 
 
 def test_weights_for_a_network_that_is_not_compared_are_refused() -> None:
