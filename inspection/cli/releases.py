@@ -147,17 +147,15 @@ def rebuild_run(run: str, state: Path | None, as_json: bool) -> None:
     from inspection.stages.candidate import comparison_of, load_candidate
 
     settings = settings_of(state)
-    compared = comparison_of(settings, run)
-    candidate = load_candidate(settings, run) if compared is None else None
+    kept = comparison_of(settings, run) or load_candidate(settings, run)
     share_the_processor()
     from inspection.stages.rebuild import in_words, rebuild, rebuild_comparison
 
     with opened_store(settings) as store:
-        if compared is not None:
-            figures = rebuild_comparison(settings, store, compared, narrator(as_json))
+        if isinstance(kept, Path):
+            figures = rebuild_comparison(settings, store, kept, narrator(as_json))
         else:
-            assert candidate is not None  # noqa: S101 - it is one or the other
-            figures = rebuild(settings, store, candidate, narrator(as_json))
+            figures = rebuild(settings, store, kept, narrator(as_json))
     told = {f.name: {"then": f.then, "now": f.now, "same": f.same} for f in figures}
     show(told, as_json, in_words(figures))
     if not all(f.same for f in figures):

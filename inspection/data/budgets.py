@@ -26,7 +26,8 @@ def telling(snapshot: Snapshot, budgets: Sequence[int | None]) -> list[int | Non
         if budget is not None and budget >= largest:
             log.warning("no class has more than %d training pictures: a budget of %d is all of them", largest, budget)
     less = sorted({budget for budget in budgets if budget is not None and budget < largest})
-    return [*less, *[None] * (len(less) < len(set(budgets)))]
+    whole: list[int | None] = [None] if any(budget is None or budget >= largest for budget in budgets) else []
+    return [*less, *whole]
 
 
 def _check(budget: int | None) -> None:

@@ -178,8 +178,7 @@ def load_candidate(settings: Settings, run_id: str) -> Candidate:
     if not path.is_file():
         known = sorted(p.parent.name for p in path.parents[1].glob(f"*/{RECORD}"))
         raise UsageError(
-            f"no run {run_id!r} of a teacher, a cold start or a comparison is kept in {path.parents[2]}; there are the "
-            f"teachers' and cold starts' {', '.join(known) or '(none)'}"
+            f"no run {run_id!r} of a teacher or a cold start in {path.parents[1]}; there are: {', '.join(known) or 'none'}"
         )
     return Candidate.model_validate_json(path.read_bytes())
 
