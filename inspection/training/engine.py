@@ -71,7 +71,7 @@ class BestEpoch(Callback):
 
     Better: lower loss on the validation side, then higher balanced accuracy; with ``keep_last`` every epoch is, so that the
     validation side has chosen nothing and may judge. An epoch with a metric that is not finite has ``diverged``: it ends
-    the training and is no part of ``history``.
+    the training and is no part of ``history``. ``seconds_before``: what earlier processes, which were killed, had trained.
     """
 
     module: Classifier
@@ -83,6 +83,8 @@ class BestEpoch(Callback):
     best_state: dict[str, Tensor] = field(default_factory=dict)
     best_score: tuple[float, float] = (-math.inf, 0.0)
     diverged: int | None = None
+    seconds_before: float = 0.0
+    _began: float = field(default_factory=time.monotonic)
 
     def on_train_start(self, trainer: lightning.Trainer, _: lightning.LightningModule) -> None:
         """A training that goes on tells its whole story, and may have been at its end."""
@@ -116,8 +118,13 @@ class BestEpoch(Callback):
             trainer.should_stop = True
 
     def state_dict(self) -> dict[str, Any]:
-        """What was found so far."""
-        return {name: getattr(self, name) for name in ("history", "best_epoch", "best_state", "best_score", "diverged")}
+        """What was found so far, for a process that goes on."""
+        return self.found() | {"seconds_before": self.seconds_before + time.monotonic() - self._began}
+
+    def found(self) -> dict[str, Any]:
+        """The same for one that does not."""
+        names = ("history", "best_epoch", "best_state", "best_score", "diverged", "seconds_before")
+        return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from there."""
@@ -181,7 +188,7 @@ class _Result(Callback):
     def on_train_end(self, trainer: lightning.Trainer, _: lightning.LightningModule) -> None:
         """Once a machine: its processes have found the same."""
         if trainer.local_rank == 0:
-            torch.save(self._keeper.state_dict(), self._path)
+            torch.save(self._keeper.found(), self._path)
 
 
 def fit(

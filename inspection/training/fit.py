@@ -89,7 +89,7 @@ def load_data(
 
 
 _KEPT_SECONDS = 24 * 3600.0
-_BOOKMARK = 3  # what is written in one; others are not gone on from
+_BOOKMARK = 4  # what is written in one; others are not gone on from
 PROBE_EPOCHS = 2  # for weights that came from other pictures (README.md has the figures), and no more than
 _PROBE_SHARE = 3  # one epoch in so many: the rest is the body's to learn in
 
@@ -189,7 +189,7 @@ def keep(
     precision: str,
     seconds: float,
 ) -> Trained:
-    """Write the best epoch's weights and the record."""
+    """Write the best epoch's weights and the record; ``seconds``: of this process."""
     spec = net.spec
     record = Trained(
         folder=folder,
@@ -205,6 +205,6 @@ def keep(
         precision=precision,
         history=kept.history,
         best_epoch=kept.best_epoch,
-        seconds=round(seconds, 3),
+        seconds=round(kept.seconds_before + seconds, 3),
     )
     return save_trained(record, kept.best_state)

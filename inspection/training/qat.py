@@ -32,7 +32,7 @@ from inspection.training.record import Trained
 from inspection.training.rounding import RoundedNet
 
 SLOWER = 0.1  # than the student learnt
-_BOOKMARK = 2  # what is written in one; others are not gone on from
+_BOOKMARK = 3  # what is written in one; others are not gone on from
 
 
 class _RoundedDistiller(Distiller):

@@ -24,7 +24,8 @@ class Trained(Contract):
     """A trained network on disk. ``history`` has one entry per epoch, counted from 0; ``best_epoch`` is the one kept.
 
     ``mean`` and ``std`` are the normalization (RGB, scale [0, 1]); ``started_from`` says in words where the first
-    weights came from; ``seconds`` is wall time, decoding of the pictures included.
+    weights came from; ``seconds`` is wall time, decoding of the pictures included; where a training went on after a
+    kill, of all its processes but what was lost.
     """
 
     SCHEMA: ClassVar[str] = "escapement.trained/1.0"

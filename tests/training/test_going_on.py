@@ -124,6 +124,21 @@ def test_it_goes_on_after_any_step(
     assert not bookmark.exists()
 
 
+def test_what_it_cost_counts_the_processes_that_were_killed(network: Any, data: SnapshotData, tmp_path: Path) -> None:
+    """Else a comparison of what networks cost would call one cheap whose training was interrupted; twice, here."""
+    bookmark = tmp_path / "bookmark.ckpt"
+    for step in (3, 6):
+        with pytest.raises(PowerCutError):
+            trained(Dying(copy.deepcopy(network), EVERYTHING, step), data, bookmark)
+        kept = torch.load(bookmark, weights_only=True)
+        (found,) = (state for name, state in kept["callbacks"].items() if name.startswith("BestEpoch"))
+        assert found["seconds_before"] > 0.0
+        found["seconds_before"] += 1000.0
+        torch.save(kept, bookmark)
+    again = trained(Classifier(copy.deepcopy(network), EVERYTHING), data, bookmark)
+    assert 2000.0 < again.seconds_before < 3000.0
+
+
 class Diverging(Classifier):
     """Has no number for a loss in its n-th step, counted from 0, and so no weights afterwards."""
 
