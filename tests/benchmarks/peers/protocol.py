@@ -21,7 +21,8 @@ RUNS, WARM_UP = 100, 10
 class Task:
     """Pictures as (path, label), paths to judge, ``classes`` with the good one first, the side of the working size in
     pixels, the budget for all learning in seconds of processor time, a file of ImageNet weights (timm's mobilenetv2_100,
-    ``pad_type="same"``, mean and standard deviation 0.5) or None, and the ``(H, W)`` of frames to be timed on."""
+    ``pad_type="same"``, mean and standard deviation 0.5) or None, and the ``(H, W)`` of frames to be timed on. ``tiles``
+    is how the product cuts them, and ``boxes`` where defects lie on a path's picture: ``(x, y, width, height)``."""
 
     train: list[tuple[str, str]]
     validation: list[tuple[str, str]]
@@ -32,6 +33,8 @@ class Task:
     weights: str | None
     frame: tuple[int, int]
     folder: str
+    tiles: str = "1x1"
+    boxes: dict[str, list[tuple[float, float, float, float]]] = field(default_factory=dict)
     seed: int = 0
 
     @classmethod

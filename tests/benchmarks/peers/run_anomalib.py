@@ -1,11 +1,12 @@
 """Anomalib's PatchCore on good pictures alone, and its own int8 export for OpenVINO.
 
-    python -m tests.benchmarks.peers.run_anomalib TASK ANSWER
+    python -m tests.benchmarks.peers.run_anomalib TASK ANSWER [SHARE]
 
 Licence: Anomalib is Apache-2.0. PatchCore with random features would say nothing, so it wants the given weights, in timm's
 network, whose layers of stride 8 and 16 it remembers (as it does of its own default network). EfficientAD fetches a teacher
 and a set of pictures when it begins to learn, so it cannot be had where no hub is reachable.
-It learns in one pass, however large the budget is; a device's score is raw (no threshold is known without defects).
+It learns in one pass, however large the budget is, and keeps ``SHARE`` of all patches (its default: 0.1). A device's score
+is raw (no threshold is known without defects).
 """
 
 import os
@@ -40,15 +41,15 @@ def laid_out(task: Task, folder: Path) -> Path:
     return folder
 
 
-def network(task: Task) -> Patchcore:
-    """PatchCore on the given weights."""
+def network(task: Task, share: float) -> Patchcore:
+    """PatchCore on the given weights, which keeps ``share`` of the patches."""
     if task.weights is None:
         raise SystemExit("PatchCore needs weights: its features are never trained")
     half = [0.5, 0.5, 0.5]
     seen = Compose([Resize((task.side, task.side), antialias=True), Normalize(mean=half, std=half)])
     model = Patchcore(
-        backbone=NAME, layers=LAYERS, pre_trained=False, pre_processor=PreProcessor(transform=seen),
-        post_processor=False, evaluator=False, visualizer=False,
+        backbone=NAME, layers=LAYERS, pre_trained=False, coreset_sampling_ratio=share,
+        pre_processor=PreProcessor(transform=seen), post_processor=False, evaluator=False, visualizer=False,
     )  # fmt: skip
     # A name is all it takes of a network; these weights were made with another padding than the name's default.
     extractor = model.model.feature_extractor
@@ -87,12 +88,12 @@ def device(kind: str, path: Path, task: Task) -> Device:
     return on_device(kind, predict, task, bytes_below(path) + bytes_below(path.with_suffix(".bin")))
 
 
-def main(asked: Path, answer: Path) -> None:
+def main(asked: Path, answer: Path, share: float) -> None:
     """See the module."""
     task = Task.read(asked)
     os.chdir(task.folder)
     torch.manual_seed(task.seed)
-    model, data = network(task), pictures(task)
+    model, data = network(task, share), pictures(task)
     engine = Engine(accelerator="cpu", devices=1, logger=False, default_root_dir=task.folder, max_epochs=1)
     clock = Clock(task.cpu_seconds)
     engine.fit(model=model, datamodule=data)
@@ -111,4 +112,4 @@ def main(asked: Path, answer: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]) if len(sys.argv) > 3 else 0.1)

@@ -6,10 +6,10 @@ The default recipe: teacher and student train for equally many epochs. What an e
 steps, which count.
 """
 
-import random
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,20 +17,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from inspection.contracts import Limits, sha256_hex
+from inspection.cli.common import TilesType
+from inspection.contracts import Box, Limits, sha256_hex, tile_count, tiles_of
 from inspection.data.product import AugmentPlan, Product, StudentPlan, TrainPlan
 from inspection.data.snapshot_record import Example, Snapshot, Split
 from inspection.models import catalogue
 from inspection.models.deploy import ColdStartGraph
 from inspection.models.network import InspectionNet
 from inspection.models.novelty import learn_novelty
+from inspection.models.tiles import worst_tile
 from inspection.release.export import Graph, export_onnx
 from inspection.release.measure import session_of
 from inspection.release.quantize import quantize_int8
+from inspection.stages.material import Frames
 from inspection.training.distil import distil
 from inspection.training.fit import train
 from inspection.training.loading import STEPS_FROM_LABELS, STEPS_FROM_TEACHER, batch_size
-from tests.benchmarks.peers.protocol import Clock, Device, Task, Told, frame_of, on_device, on_one_core
+from tests.benchmarks.peers.protocol import Clock, Device, Task, Told, on_device, on_one_core
 from tests.benchmarks.sets import MOBILENET
 
 _MARGIN = 0.97  # of the budget: an epoch is not divided
@@ -54,12 +57,15 @@ class Ours:
             backbone=MOBILENET, pretrained=weights, height=task.side, width=task.side, seed=task.seed,
             augment=AugmentPlan(rotate_90=True),
         )  # fmt: skip
+        self._tiling = TilesType().convert(task.tiles, None, None)
         self._student = StudentPlan(backbone=student, pretrained=weights if student == MOBILENET else "none")
 
     def _example(self, path: str, label: str, side: Split) -> Example:
         digest = sha256_hex(Path(path).read_bytes())
         self._paths[digest] = Path(path)
-        return Example(picture=digest, label=label, part=digest, group=digest, split=side)
+        drawn = self.task.boxes.get(path, [])
+        boxes = [Box(x=x, y=y, width=width, height=height, label=label) for x, y, width, height in drawn]
+        return Example(picture=digest, label=label, part=digest, group=digest, split=side, boxes=boxes)
 
     def picture(self, digest: str) -> bytes:
         """A picture's file."""
@@ -71,14 +77,21 @@ class Ours:
         return Product(
             name="peers", good_class=self.task.classes[0], classes=self.task.classes,
             limits=Limits(escape_rate=0.05, overkill_rate=0.05), train=self._plan.model_copy(update=taught),
-            student=self._student.model_copy(update={"epochs": epochs}),
+            student=self._student.model_copy(update={"epochs": epochs}), tiling=self._tiling,
         )  # fmt: skip
 
-    def calibration(self) -> list[NDArray[np.uint8]]:
+    def frames(self, examples: Sequence[Example]) -> Frames:
+        """What the network is shown of them."""
+        return Frames(examples, self.picture, self.product(1))
+
+    def calibration(self) -> Frames:
         """A sample of the training side."""
-        paths = [path for path, _ in self.task.train]
-        chosen = random.Random(0).sample(paths, min(len(paths), self._student.calibration_pictures))
-        return [frame_of(path) for path in chosen]
+        return self.frames(self.snapshot.of(Split.TRAIN)).sample(self._student.calibration_pictures, seed=0)
+
+    def tiles(self, frame: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+        """As a device cuts it."""
+        cut = tiles_of(frame.shape[0], frame.shape[1], self.product(1))
+        return [np.ascontiguousarray(frame[t.y : t.y + t.height, t.x : t.x + t.width]) for t in cut]
 
 
 def seconds_of_epochs(ours: Ours) -> tuple[float, float]:
@@ -87,11 +100,12 @@ def seconds_of_epochs(ours: Ours) -> tuple[float, float]:
     shape = {"height": task.side, "width": task.side}
     master = catalogue.build(product.train.backbone, len(task.classes), pretrained="none", **shape)
     student = catalogue.build(product.student.backbone, len(task.classes), pretrained="none", **shape)
-    found = []
+    found, tiles = [], tile_count(product)
     for net, steps, teacher in ((master, STEPS_FROM_LABELS, None), (student, STEPS_FROM_TEACHER, master.eval())):
-        size = batch_size(len(task.train), product.train.batch_size, steps)
+        size = batch_size(len(task.train) * tiles, product.train.batch_size, steps)
         one = _seconds_of_step(net.train(), torch.rand(size, 3, task.side, task.side), teacher)
-        found.append(one * (len(task.train) / size + len(task.validation) / size / 3))  # no gradients: a third of the work
+        shown = len(task.train) + len(task.validation) / 3  # no gradients: a third of the work
+        found.append(one * shown * tiles / size)
     return found[0], found[1]
 
 
@@ -135,22 +149,25 @@ def _short(backbone: str) -> str:
     return backbone.partition("?")[0]
 
 
-def cold(task: Task) -> Graph:
+def cold(ours: Ours) -> Graph:
     """Novelty, learnt from good pictures alone."""
+    task, product = ours.task, ours.product(1)
     net = catalogue.build(MOBILENET, 2, pretrained=str(task.weights), height=task.side, width=task.side).eval()
-    good = [path for path, label in task.train if label == task.classes[0]]
-    batches = (torch.from_numpy(np.ascontiguousarray(frame_of(path)))[None] for path in good)
-    return ColdStartGraph(net, learn_novelty(net, batches, good, seed=task.seed)).eval()
+    good = [e for e in ours.snapshot.of(Split.TRAIN) if e.label == ours.snapshot.good_class]
+    batches = (torch.from_numpy(frame)[None] for frame in ours.frames(good))
+    parts = [e.part for e in good for _ in range(tile_count(product))]
+    return ColdStartGraph(net, learn_novelty(net, batches, parts, seed=task.seed)).eval()
 
 
-def device(kind: str, path: Path, task: Task) -> Device:
-    """A file in ONNX Runtime, one thread: the frame goes in as it is."""
+def device(kind: str, path: Path, ours: Ours) -> Device:
+    """A file in ONNX Runtime, one thread: the frame goes in as it is, or tile after tile."""
     session = session_of(path)
 
     def predict(frame: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return np.asarray(session.run(["scores"], {"frame": frame[None]})[0][0], np.float32)
+        rows = [np.asarray(session.run(["scores"], {"frame": tile[None]})[0][0], np.float32) for tile in ours.tiles(frame)]
+        return worst_tile(np.stack(rows), len(rows), good_index=0)[0]
 
-    return on_device(f"{kind}, ONNX Runtime", predict, task, path.stat().st_size)
+    return on_device(f"{kind}, ONNX Runtime", predict, ours.task, path.stat().st_size)
 
 
 def main(asked: Path, answer: Path, student: str) -> None:
@@ -159,18 +176,17 @@ def main(asked: Path, answer: Path, student: str) -> None:
     torch.manual_seed(task.seed)
     with tempfile.TemporaryDirectory() as name:
         folder, clock = Path(name), Clock(task.cpu_seconds)
+        ours = Ours(task, StudentPlan().backbone if student == "cold" else student)
         if student == "cold":
-            graph, notes = cold(task), ["novelty: good pictures alone"]
-            ours = Ours(task, StudentPlan().backbone)
+            graph, notes = cold(ours), ["novelty: good pictures alone"]
         else:
-            ours = Ours(task, student)
             graph, epochs, notes = in_budget(ours, clock, folder)
         wall, cpu = clock.wall, clock.cpu
         exact, small = folder / "float.onnx", folder / "int8.onnx"
         export_onnx(graph, exact)
         quantize_int8(exact, (f[None] for f in ours.calibration()), small, float_stem=True)
         on_one_core()
-        devices = [device("float", exact, task), device("int8", small, task)]
+        devices = [device("float", exact, ours), device("int8", small, ours)]
     versions = {name: version(name) for name in ("escapement", "torch", "timm", "onnxruntime")}
     Told("ours", wall, cpu, epochs, devices, versions, notes).write(answer)
 
