@@ -9,8 +9,7 @@ has not spoilt). The deeper a layer the slower it learns (layer-wise decay; Howa
 """
 
 import math
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +22,6 @@ from inspection.models.network import InspectionNet
 _RISING, _LOWEST_AT_FIRST, _LOWEST_AT_LAST = 0.2, 1 / 25, 1 / 25 / 1e4
 _BETA_RANGE = (0.85, 0.95)
 _LAYER_GROUPS = 12
-_BLOCK = re.compile(r".*?\.\d+(?=\.)")
 
 
 @dataclass(frozen=True)
@@ -41,41 +39,33 @@ class Pace:
 def make_optimizer(net: InspectionNet, pace: Pace, *, fused: bool) -> tuple[AdamW, "Cycles"]:
     """AdamW over all parameters of ``net``, trainable at the moment or not, and its learning rates."""
     groups = [
-        _group(layer, pace, scale=scale, probing=False) for scale, layer in _body_layers(net.features, pace.layer_decay)
+        _group(layers, pace, scale=scale, probing=False) for scale, layers in _body_layers(net.features, pace.layer_decay)
     ]
-    groups.append(_group(dict(net.head.named_parameters()), pace, scale=1.0, probing=True))
+    groups.append(_group(list(net.head.parameters()), pace, scale=1.0, probing=True))
     optimizer = AdamW([one for both in groups for one in both if one["params"]], lr=pace.learning_rate, fused=fused)
     return optimizer, Cycles(optimizer, pace)
 
 
-def _group(layer: dict[str, nn.Parameter], pace: Pace, *, scale: float, probing: bool) -> list[dict[str, Any]]:
+def _group(parameters: Sequence[nn.Parameter], pace: Pace, *, scale: float, probing: bool) -> list[dict[str, Any]]:
     """Biases and normalization weights are not decayed."""
     common = {"top": pace.learning_rate * scale, "probing": probing}
     return [
-        {"params": [p for p in layer.values() if p.ndim > 1], "weight_decay": pace.weight_decay, **common},
-        {"params": [p for p in layer.values() if p.ndim <= 1], "weight_decay": 0.0, **common},
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": pace.weight_decay, **common},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0, **common},
     ]
 
 
-def _body_layers(body: nn.Module, decay: float) -> Iterable[tuple[float, dict[str, nn.Parameter]]]:
-    """Groups of layers with the share of the learning rate each has, from the picture up."""
+def _body_layers(body: nn.Module, decay: float) -> Iterable[tuple[float, list[nn.Parameter]]]:
+    """Groups of layers with the share of the learning rate each has, from the picture up: modules with parameters of their
+    own, in the order they were made, whatever a family calls them."""
     if decay == 1.0:
-        yield 1.0, dict(body.named_parameters())
+        yield 1.0, list(body.parameters())
         return
-    blocks: dict[str, dict[str, nn.Parameter]] = {}
-    for name, parameter in body.named_parameters():
-        blocks.setdefault(_block_of(name), {})[name] = parameter
-    groups: list[dict[str, nn.Parameter]] = [{} for _ in range(min(_LAYER_GROUPS, len(blocks)))]
-    for number, block in enumerate(blocks.values()):
-        groups[number * len(groups) // len(blocks)] |= block
-    for height, group in enumerate(groups):
-        yield decay ** (len(groups) - height), group
-
-
-def _block_of(name: str) -> str:
-    """``blocks.3.attn.qkv.weight`` -> ``blocks.3``; what has no number goes with its first part."""
-    numbered = _BLOCK.match(name)
-    return numbered.group() if numbered else name.partition(".")[0]
+    layers = [own for module in body.modules() if (own := list(module.parameters(recurse=False)))]
+    count = min(_LAYER_GROUPS, len(layers))
+    for group in range(count):
+        chosen = layers[group * len(layers) // count : (group + 1) * len(layers) // count]
+        yield decay ** (count - group), [parameter for layer in chosen for parameter in layer]
 
 
 class Cycles(LRScheduler):
