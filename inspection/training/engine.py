@@ -210,7 +210,7 @@ def fit(
     makes sure that it belongs to this very training. ``on_epoch`` hears of all epochs at the end where several processes
     train. A training that diverges ends there; UsageError where no epoch before was sound.
     """
-    strategy, draws = choose_strategy(compute), data.draws()
+    strategy, draws = choose_strategy(compute), data.draws(devices_here(compute) * compute.nodes)
     apart = "spawn" in strategy
     keeper = BestEpoch(module, patience, keep_last, None if apart else on_epoch)
     result = bookmark.with_suffix(f".result{node_rank()}")
@@ -266,6 +266,7 @@ def _trainer(compute: Compute, strategy: str, precision: str, epochs: int, callb
         num_sanity_val_steps=0,
         gradient_clip_val=1.0,
         use_distributed_sampler=False,
+        deterministic="warn" if _on_gpu(compute.accelerator) else None,
     )
 
 
@@ -303,7 +304,7 @@ def choose_workers(compute: Compute) -> int:
     """Loading processes of each device of this machine."""
     if compute.num_workers is not None:
         return compute.num_workers
-    return workers_for(_devices(compute) if _on_gpu(compute.accelerator) else 0, len(os.sched_getaffinity(0)))
+    return workers_for(devices_here(compute) if _on_gpu(compute.accelerator) else 0, len(os.sched_getaffinity(0)))
 
 
 def node_rank() -> int:
@@ -316,11 +317,11 @@ def choose_strategy(compute: Compute) -> str:
     the whole command once for each."""
     if compute.strategy != "auto":
         return compute.strategy
-    return "ddp_spawn" if compute.nodes > 1 or _devices(compute) > 1 else "auto"
+    return "ddp_spawn" if compute.nodes > 1 or devices_here(compute) > 1 else "auto"
 
 
-def _devices(compute: Compute) -> int:
-    """Of this machine."""
+def devices_here(compute: Compute) -> int:
+    """How many devices of this machine train."""
     if isinstance(compute.devices, int):
         return compute.devices
     return torch.cuda.device_count() if _on_gpu(compute.accelerator) else 1

@@ -1,9 +1,10 @@
 """Training of a teacher: a snapshot and a product's plan in, a `Trained` folder out.
 
-Invariant: the golden side is never read here. On a processor the same seed gives the same weights; on a GPU sums are
-reordered and they agree closely.
+Invariant: the golden side is never read here. On a processor the same seed gives the same weights; on a GPU as far as
+PyTorch has deterministic ways to compute them there, which are asked for.
 """
 
+import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +21,20 @@ from inspection.models import catalogue
 from inspection.models.network import InspectionNet
 from inspection.models.preprocess import Preprocess
 from inspection.training.cache import Pictures
-from inspection.training.engine import BestEpoch, Compute, OnEpoch, choose_precision, choose_workers, fit
+from inspection.training.engine import (
+    BestEpoch,
+    Compute,
+    OnEpoch,
+    choose_precision,
+    choose_workers,
+    devices_here,
+    fit,
+)
 from inspection.training.loading import STEPS_FROM_LABELS, STEPS_FROM_WEIGHTS, SnapshotData
 from inspection.training.module import Classifier, Tuning
 from inspection.training.record import Trained, load_trained, save_trained
+
+log = logging.getLogger(__name__)
 
 
 def train(
@@ -169,15 +180,17 @@ def bookmark_of(
 
     Others, which nobody came back for in a day, are deleted: they are of labels that have changed since.
     """
-    for other in folder.glob("bookmark-*"):
-        if time.time() - other.stat().st_mtime > _KEPT_SECONDS:
-            other.unlink()
     weights = start.net.state_dict()
     first = sha256_hex(b"".join(value.numpy(force=True).tobytes() for value in weights.values()))
     plans = product.model_dump(mode="json", include={"train", "student", "region", "tiling"})
-    devices = [compute.accelerator, str(compute.devices), compute.nodes, compute.strategy]
+    devices = [compute.accelerator, devices_here(compute), compute.nodes, compute.strategy]
     follows = [_BOOKMARK, snapshot.digest, plans, first, precision, devices, torch.__version__, *more]
-    return folder / f"bookmark-{sha256_hex(canonical_json(follows))[:16]}.ckpt"
+    own = folder / f"bookmark-{sha256_hex(canonical_json(follows))[:16]}.ckpt"
+    for other in folder.glob("bookmark-*"):
+        if other != own and time.time() - other.stat().st_mtime > _KEPT_SECONDS:
+            log.info("a training that nobody came back to is given up", extra={"bookmark": other.name})
+            other.unlink()
+    return own
 
 
 def keep(

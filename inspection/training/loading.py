@@ -137,10 +137,11 @@ class SnapshotData:
         self.portions[Split.TRAIN] = teachable(training, self.working[Split.TRAIN].labels, good_index)
         self.portions[Split.VALIDATION] = whole_pictures(validation, tile_count(framed))
 
-    def draws(self) -> TrainingDraws:
-        """Which portions each step is shown: rare classes more often; about as many tiles as there would be pictures."""
+    def draws(self, devices: int = 1) -> TrainingDraws:
+        """Which portions each step is shown: rare classes more often; about as many tiles as there would be pictures.
+        Several devices share them, and an epoch has no fewer steps for it."""
         portions = self.portions[Split.TRAIN]
-        size = batch_size(len(portions), self.plan.batch_size, self.steps)
+        size = batch_size(len(portions) // devices, self.plan.batch_size, self.steps)
         tiles = round(float(portions.count.mean()))
         return TrainingDraws(balancing_weights(portions.labels), max(2, size // tiles), self.plan.seed)
 

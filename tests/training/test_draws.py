@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inspection.models import catalogue
 from inspection.training.draws import AS_IT_IS, EachOnce, TrainingDraws
 from inspection.training.engine import Compute
-from inspection.training.fit import train
+from inspection.training.fit import load_data, train
 from tests.training.pictures import parts, product
 
 
@@ -45,6 +46,32 @@ def test_rare_classes_come_by_their_weight() -> None:
     draws = TrainingDraws(np.array([3.0, 1.0, 1.0, 1.0]), 4, seed=0)
     drawn = [index for number in range(1000) for index, _ in chain(*epoch(draws, number))]
     assert drawn.count(0) / len(drawn) == pytest.approx(0.5, abs=0.03)
+
+
+@given(st.integers(1, 4), st.integers(2, 8), st.integers(8, 60))
+def test_devices_share_a_draw(devices: int, size: int, count: int) -> None:
+    """What all of them are shown in a step is what one device with their batches together is shown, each draw once."""
+    together = TrainingDraws(np.ones(count), size * devices, 3)
+    shared = []
+    for rank in range(devices):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("inspection.training.draws._devices", lambda: devices)
+            patch.setattr("inspection.training.draws._rank", lambda rank=rank: rank)
+            shared.append(epoch(TrainingDraws(np.ones(count), size, 3), 1))
+    assert [sorted(chain(*step)) for step in zip(*shared, strict=True)] == [sorted(step) for step in epoch(together, 1)]
+
+
+def test_several_devices_have_no_fewer_steps(tmp_path: Path) -> None:
+    """A small set takes small batches: eight devices with the batch of one each would learn in an eighth of the steps."""
+    snapshot, files = parts(1200)
+    plan = product(batch_size=32)
+    net = catalogue.build("test_resnet", 3, pretrained="none", height=32, width=32)
+    data = load_data(snapshot, plan, net, files.__getitem__, tmp_path, Compute(), 24)
+    assert len(data.draws()) == 900 // 32
+    for devices in (2, 4):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("inspection.training.draws._devices", lambda devices=devices: devices)
+            assert len(data.draws(devices)) >= 24
 
 
 @given(st.integers(1, 50), st.integers(1, 16))

@@ -21,7 +21,7 @@ from inspection.errors import UsageError
 from inspection.models import catalogue
 from inspection.training.cache import Pictures
 from inspection.training.engine import BestEpoch, Compute, choose_workers, fit, workers_for
-from inspection.training.fit import load_data
+from inspection.training.fit import Start, bookmark_of, load_data
 from inspection.training.loading import STEPS_FROM_LABELS, SnapshotData
 from inspection.training.module import Classifier, Tuning
 from inspection.training.qat import _RoundedDistiller
@@ -261,6 +261,20 @@ def test_a_bookmark_that_the_disk_spoilt_is_thrown_away(
     bookmark.write_bytes(bookmark.read_bytes()[:-2000])
     assert equal(trained(Classifier(copy.deepcopy(network), EVERYTHING), data, bookmark), undisturbed)
     assert "the training begins anew" in caplog.text
+
+
+def test_a_bookmark_waits_over_the_weekend_and_others_do_not(network: Any, tmp_path: Path) -> None:
+    """The training it belongs to finds it, however long it was away; what nobody came back to goes after a day."""
+    snapshot, _ = parts(8)
+    one, other = (
+        bookmark_of(tmp_path, snapshot, product(epochs=epochs), Start(network, "test"), "32", EACH_STEP)
+        for epochs in (3, 4)
+    )
+    for path in (one, other):
+        path.touch()
+        os.utime(path, (time.time() - 60 * 3600,) * 2)
+    assert bookmark_of(tmp_path, snapshot, product(epochs=3), Start(network, "test"), "32", EACH_STEP) == one
+    assert list(tmp_path.iterdir()) == [one]
 
 
 _PROGRAM = """
