@@ -89,7 +89,7 @@ class StudentPlan(Part):
     calibration_pictures: int = Field(default=128, ge=8)
     max_balanced_accuracy_drop: Probability = 0.02
     min_agreement: Probability = 0.97
-    novelty_guard: bool = False  # a third output, by which pictures unlike all training ones become INCONCLUSIVE
+    novelty_guard: bool | None = None  # pictures unlike all that taught are INCONCLUSIVE; None: `familiar.is_guarded`
 
     def students(self) -> "list[StudentPlan]":
         """One plan for each network to distil, this one first."""

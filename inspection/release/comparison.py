@@ -6,11 +6,12 @@ most one interval in twenty misses, so that the best of many is not best by havi
 numbers and words out.
 
 The figure is balanced accuracy: the mean over the classes of the share of pictures named right. Over parts, intervals are
-of the Bayesian bootstrap (Rubin, Annals of Statistics 1981): no draw loses a small class. Over seeds, which are too few to
-draw from, each draw shifts a network's mean by Student's t (scale: the standard deviation over seeds, a network's own or
-that of all, whichever is larger; degrees of freedom: those of all). With one seed nothing is known of that, and the
-conclusion says so. Differences have simultaneous intervals by the largest studentized deviation over all pairs (Hothorn,
-Bretz and Westfall, "Simultaneous inference in general parametric models", 2008).
+of the Bayesian bootstrap (Rubin, Annals of Statistics 1981): no draw loses a small class. A figure's own interval counts
+half a part named right and half a part named wrong more in each class (Jeffreys' prior): all of ten is no certainty. Over
+seeds, which are too few to draw from, each draw shifts a network's mean by Student's t (scale: the standard deviation over
+seeds, a network's own or that of all, whichever is larger; degrees of freedom: those of all). With one seed nothing is
+known of that, and the conclusion says so. Differences have simultaneous intervals by the largest studentized deviation
+over all pairs (Hothorn, Bretz and Westfall, "Simultaneous inference in general parametric models", 2008).
 """
 
 from collections.abc import Iterable, Sequence
@@ -178,20 +179,30 @@ def _standing(names: Sequence[str], trials: Sequence[Trial], judged: _Judged) ->
     )
     by_seed = _balanced(right.reshape(-1, right.shape[2]), judged, np.ones((1, len(judged.truth)))).reshape(right.shape[:2])
     exact = by_seed.mean(1).round(9)  # equal is equal, whatever the order of a sum
-    drawn = _drawn(right, judged) + _between_seeds(by_seed)
+    between = _between_seeds(by_seed)
+    drawn = _drawn(right, judged) + between
     order = np.argsort(-exact, kind="stable")
-    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0).clip(0, 1)
+    alone = _drawn(right, judged, prior=0.5) + between
+    low, high = np.quantile(alone, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0).clip(0, 1)
     low, high = np.minimum(low, exact), np.maximum(high, exact)
     figures = {names[i]: Estimate(float(exact[i]), float(low[i]), float(high[i])) for i in order}
     return Standing(trials[0].budget, max(t.pictures for t in trials), figures, _leads(names, exact, drawn, order))
 
 
-def _drawn(right: Floats, judged: _Judged) -> Floats:
-    """Bootstrapped figures ``[draws, networks]`` of ``right [networks, seeds, pictures]``, over parts."""
+def _drawn(right: Floats, judged: _Judged, prior: float = 0.0) -> Floats:
+    """Bootstrapped figures ``[draws, networks]`` of ``right [networks, seeds, pictures]``, over parts; ``prior``: parts
+    named right, and as many named wrong, that are added to each class."""
     rng = np.random.default_rng(0)  # the same answer every time it is asked
     parts, index = np.unique(judged.parts, return_inverse=True)
     of_pictures = rng.exponential(size=(_DRAWS, len(parts)))[:, index]
-    return _balanced(right.mean(1), judged, of_pictures)
+    mean = right.mean(1)
+    if prior:
+        classes = sorted(set(judged.truth))
+        shown = [len(own := index[np.equal(judged.truth, name)]) / len(set(own)) for name in classes]  # pictures of a part
+        judged = _Judged(parts=judged.parts, truth=[*judged.truth, *classes, *classes])
+        mean = np.hstack([mean, np.ones((len(mean), len(classes))), np.zeros((len(mean), len(classes)))])
+        of_pictures = np.hstack([of_pictures, rng.gamma(prior, scale=shown * 2, size=(_DRAWS, 2 * len(classes)))])
+    return _balanced(mean, judged, of_pictures)
 
 
 def _between_seeds(by_seed: Floats) -> Floats:

@@ -22,16 +22,19 @@ _MARKERS = "osD^vP*Xh<>8p"
 def page(
     product: str,
     snapshot: str,
+    recipe: str,
     standings: Sequence[Standing],
     trials: Sequence[Trial],
     devices: Sequence[Device],
     said: Sequence[str],
 ) -> str:
-    """The whole page. ``standings`` are of ``trials``, smallest budget first; ``said`` is their conclusion."""
+    """The whole page. ``recipe``: how all were trained, in words; ``standings`` are of ``trials``, smallest budget first;
+    ``said`` is their conclusion."""
     last = standings[-1]
     return _TEMPLATES.get_template("comparison.html").render(
         product=product,
         snapshot=snapshot,
+        recipe=recipe,
         judged=len(trials[0].parts),
         parts=len(set(trials[0].parts)),
         seeds=len({t.seed for t in trials}),

@@ -3,8 +3,9 @@
 Invariants: PASS needs the exact one-sided upper bound of escape and of overkill within the limits, so a small golden set
 cannot pass anything; a point estimate above a limit is FAIL at once; being better than the champion never replaces
 evidence; one more miss never improves an answer; more escapes than the champion's are never bought with less overkill; a
-class of defects, or a station, that lets more through than the limit, beyond chance, fails the whole, however well the
-others do.
+class of defects, or a station, that lets more through than the limit, beyond chance, or a class that lets more through, or
+is named wrongly more often, than by the champion, fails the whole, however well the others do. What too few golden parts
+show is said by class and by station.
 Pure: numbers in, answer out.
 """
 
@@ -31,6 +32,7 @@ class Answer(StrEnum):
 
 
 _RESAMPLES = 2000
+_NAMED = 5  # of those with too few parts, so that the paragraph stays one
 _ORDER = {Answer.FAIL: 0, Answer.INSUFFICIENT: 1, Answer.PASS: 2}
 
 
@@ -104,26 +106,46 @@ def escape_check(by: str, rates: Mapping[str, Rate], limit: float, confidence: f
     """Whether some class's or station's (``by``) own escape rate is above the limit beyond chance; ``rates`` by name; None
     with less than two to tell apart.
 
-    FAIL where the exact lower bound of one lies above ``limit``; all of them together get the risk of one test (S. Holm,
-    Scand. J. Statist. 1979), so a model that is within the limit everywhere fails here with a probability of at most
-    ``1 - confidence``. Those with few parts have wide intervals and fail only when they are plainly bad.
+    FAIL where the exact lower bound of one of several lies above ``limit`` (`_beyond_chance`). Those with few parts have
+    wide intervals and fail only when they are plainly bad; which those are, and how many more parts of each would show it
+    by itself, is said.
     """
-    name_of_check, rates = f"escape by {by}", {name: rate for name, rate in rates.items() if rate.parts}
+    name_of_check = f"escape by {by}"
     if len(rates) < 2:
         return None
-    chance = {n: float(binomtest(r.count, r.parts, limit, alternative="greater").pvalue) for n, r in rates.items()}
-    above: list[str] = []
-    for tested, name in enumerate(sorted(rates, key=lambda n: (chance[n], n))):
-        if chance[name] > (1 - confidence) / (len(rates) - tested):
+    asked = {name: rate for name, rate in rates.items() if rate.parts}
+    chance = {n: float(binomtest(r.count, r.parts, limit, alternative="greater").pvalue) for n, r in asked.items()}
+    above = _beyond_chance(chance, confidence) if len(asked) > 1 else []
+    numbers = {"tested": len(asked), "above": len(above), "p": min(chance.values(), default=1.0)}
+    if above:
+        seen = ", ".join(f"{name} {rates[name].count} of {rates[name].parts} defective parts" for name in above)
+        rest = f"the other {len(rates) - len(above)} not"
+        why = f"{name_of_check}: {seen}, above the limit of {limit:.2%} beyond chance, {rest}"
+        return Check(name=name_of_check, answer=Answer.FAIL, why=why, numbers=numbers)
+    why = f"{name_of_check}: none of {len(asked)} is above the limit of {limit:.2%} beyond chance"
+    return Check(name=name_of_check, answer=Answer.PASS, why=why + _unproven(rates, limit, confidence), numbers=numbers)
+
+
+def _beyond_chance(chance: Mapping[str, float], confidence: float) -> list[str]:
+    """The names whose p-values reject; all of them together get the risk of one test (S. Holm, Scand. J. Statist. 1979), so
+    what is fine everywhere is accused with a probability of at most ``1 - confidence``."""
+    found: list[str] = []
+    for tested, name in enumerate(sorted(chance, key=lambda n: (chance[n], n))):
+        if chance[name] > (1 - confidence) / (len(chance) - tested):
             break
-        above.append(name)
-    numbers = {"tested": len(rates), "above": len(above), "p": min(chance.values())}
-    if not above:
-        why = f"{name_of_check}: none of {len(rates)} is above the limit of {limit:.2%} beyond chance"
-        return Check(name=name_of_check, answer=Answer.PASS, why=why, numbers=numbers)
-    seen = ", ".join(f"{name} {rates[name].count} of {rates[name].parts} defective parts" for name in above)
-    why = f"{name_of_check}: {seen}, above the limit of {limit:.2%} beyond chance, the other {len(rates) - len(above)} not"
-    return Check(name=name_of_check, answer=Answer.FAIL, why=why, numbers=numbers)
+        found.append(name)
+    return found
+
+
+def _unproven(rates: Mapping[str, Rate], limit: float, confidence: float) -> str:
+    """Which have too few parts to be within the limit by themselves, those with fewest first, and what each lacks."""
+    if limit == 0:
+        return ""
+    needed = {name: parts_needed(rate.count, rate.parts, limit, confidence) for name, rate in rates.items()}
+    lacking = sorted((name for name in needed if needed[name]), key=lambda n: (rates[n].parts, n))
+    said = [f"{name} ({rates[name].count} of {rates[name].parts}, need {needed[name]} more)" for name in lacking[:_NAMED]]
+    said += [f"{len(lacking) - _NAMED} others"] if len(lacking) > _NAMED else []
+    return f"; not shown for each by itself: {', '.join(said)}" if said else ""
 
 
 def _by_part(card: Scorecard) -> dict[str, PartOutcome]:
@@ -136,14 +158,62 @@ def paired_check(name: str, candidate: Sequence[bool], champion: Sequence[bool],
     FAIL when the candidate alone misses so much more often than the champion alone that chance explains it with a
     probability below ``1 - confidence``.
     """
-    worse = sum(a and not b for a, b in zip(candidate, champion, strict=True))
-    better = sum(b and not a for a, b in zip(candidate, champion, strict=True))
-    p = float(binomtest(worse, worse + better, 0.5, alternative="greater").pvalue) if worse + better else 1.0
+    worse, better, p = _mcnemar(candidate, champion)
     numbers = {"candidate_only": worse, "champion_only": better, "p": p}
     failed = p < 1 - confidence
     why = f"{name}: {worse} parts missed only by the candidate, {better} only by the champion (p = {p:.3f})"
     why += ", significantly worse" if failed else ", not significantly worse"
     return Check(name=name, answer=Answer.FAIL if failed else Answer.PASS, why=why, numbers=numbers)
+
+
+def _mcnemar(candidate: Sequence[bool], champion: Sequence[bool]) -> tuple[int, int, float]:
+    """Misses of the candidate alone, of the champion alone, and the one-sided p-value of the candidate's being no more."""
+    worse = sum(a and not b for a, b in zip(candidate, champion, strict=True))
+    better = sum(b and not a for a, b in zip(candidate, champion, strict=True))
+    return (
+        worse,
+        better,
+        float(binomtest(worse, worse + better, 0.5, alternative="greater").pvalue) if worse + better else 1.0,
+    )
+
+
+def class_check(ours: Mapping[str, PartOutcome], theirs: Mapping[str, PartOutcome], confidence: float) -> Check | None:
+    """`paired_check` of escapes for each class of defects by itself, together at the risk of one (`_beyond_chance`): one
+    class is not let through for another's sake. None with less than two classes."""
+    name_of_check = "escape of a class against champion"
+    own: dict[str, list[str]] = {}
+    for name, part in ours.items():
+        for label in part.truth:
+            own.setdefault(label, []).append(name)
+    if len(own) < 2:
+        return None
+    seen = {
+        label: _mcnemar([ours[n].escaped for n in names], [theirs[n].escaped for n in names])
+        for label, names in own.items()
+    }
+    worse = _beyond_chance({label: p for label, (_, _, p) in seen.items()}, confidence)
+    numbers = {"tested": len(seen), "worse": len(worse), "p": min(p for _, _, p in seen.values())}
+    if not worse:
+        why = f"{name_of_check}: none of {len(seen)} is significantly worse"
+        return Check(name=name_of_check, answer=Answer.PASS, why=why, numbers=numbers)
+    said = ", ".join(f"{c} {seen[c][0]} missed only by the candidate, {seen[c][1]} only by the champion" for c in worse)
+    return Check(
+        name=name_of_check, answer=Answer.FAIL, why=f"{name_of_check}: {said}, significantly worse", numbers=numbers
+    )
+
+
+def naming_check(ours: Mapping[str, PartOutcome], theirs: Mapping[str, PartOutcome], confidence: float) -> Check:
+    """`paired_check` of the classes that are named, on the defective parts that both stop: labels whose classes were mixed
+    up cost no escape and no overkill, and would fill the counts of defects with wrong names."""
+    both = [n for n, part in ours.items() if part.defective and not part.escaped and not theirs[n].escaped]
+    wrong = [[not set(of[n].truth) & set(of[n].named) for n in both] for of in (ours, theirs)]
+    worse, better, p = _mcnemar(*wrong)
+    failed = p < 1 - confidence
+    why = f"defects named wrongly against champion: {worse} only by the candidate, {better} only by the champion"
+    why += f" of {len(both)} that both stop (p = {p:.3f}), {'' if failed else 'not '}significantly worse"
+    numbers = {"candidate_only": worse, "champion_only": better, "p": p}
+    answer = Answer.FAIL if failed else Answer.PASS
+    return Check(name="naming against champion", answer=answer, why=why, numbers=numbers)
 
 
 def _paid_for(overkill: Check, escape: Check, costs: Costs, tells_apart: bool) -> Check:
@@ -178,7 +248,9 @@ def _against_champion(candidate: Scorecard, champion: Scorecard, confidence: flo
     overkill = paired_check(
         "overkill against champion", [ours[n].overkilled for n in good], [theirs[n].overkilled for n in good], confidence
     )
-    return [escape, _paid_for(overkill, escape, costs, ranks_better(ours, theirs, confidence))]
+    paid = _paid_for(overkill, escape, costs, ranks_better(ours, theirs, confidence))
+    classes = class_check(ours, theirs, confidence)
+    return [escape, paid, *([classes] if classes else []), naming_check(ours, theirs, confidence)]
 
 
 def ranks_better(ours: Mapping[str, PartOutcome], theirs: Mapping[str, PartOutcome], confidence: float) -> bool:

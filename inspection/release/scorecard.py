@@ -93,17 +93,21 @@ class PartOutcome(_Frozen):
 
 
 class ClassScore(_Frozen):
-    """One class: ``recall`` counts parts named as this class, ``escape`` those passed (for the good class: None)."""
+    """One class: ``recall`` counts parts named as this class, ``escape`` those passed (for the good class: None), with its
+    one-sided upper bound (None, too, in cards of before it was kept)."""
 
     recall: Rate
     escape: Rate | None
+    escape_upper: float | None = None
 
 
 class StationScore(_Frozen):
-    """One station: its own decisions on the parts it saw."""
+    """One station: its own decisions on the parts it saw, with one-sided upper bounds (None in cards of before)."""
 
     escape: Rate
     overkill: Rate
+    escape_upper: float | None = None
+    overkill_upper: float | None = None
 
 
 class Scorecard(_Frozen):
@@ -179,18 +183,28 @@ class Scorecard(_Frozen):
             f"| balanced accuracy of classes | {_percent(self.class_balanced_accuracy)} | |",
             f"| AUROC | {'n/a' if self.auroc is None else format(self.auroc, '.4f')} | |",
             "",
-            "| class | named right | escape |",
-            "|---|---|---|",
+            f"| class | named right | escape | {bound} |",
+            "|---|---|---|---|",
         ]
-        lines += [f"| {name} | {row.recall} | {row.escape or ''} |" for name, row in self.per_class.items()]
+        lines += [
+            f"| {name} | {row.recall} | {row.escape or ''} | {_bound(row.escape_upper)} |"
+            for name, row in self.per_class.items()
+        ]
         if self.per_station:
-            lines += ["", "| station | escape | overkill |", "|---|---|---|"]
-            lines += [f"| {name} | {row.escape} | {row.overkill} |" for name, row in self.per_station.items()]
+            lines += ["", f"| station | escape | {bound} | overkill | {bound} |", "|---|---|---|---|---|"]
+            lines += [
+                f"| {name} | {row.escape} | {_bound(row.escape_upper)} | {row.overkill} | {_bound(row.overkill_upper)} |"
+                for name, row in self.per_station.items()
+            ]
         return "\n".join(lines) + "\n"
 
 
 def _percent(value: float | None) -> str:
     return "n/a" if value is None else f"{value:.2%}"
+
+
+def _bound(value: float | None) -> str:
+    return "" if value is None else f"{value:.2%}"
 
 
 def _defect_score_of(verdict: Verdict, good_class: str) -> float | None:
@@ -232,7 +246,7 @@ def score(
         classes=classes,
         confidence=confidence,
         pictures=len(judged),
-        per_station=_per_station(judged, good_class),
+        per_station=_per_station(judged, good_class, confidence),
     )
 
 
@@ -249,7 +263,7 @@ def scorecard_of(
     defective = [p for p in parts if p.defective]
     good = [p for p in parts if not p.defective]
     escapes, overkills = sum(p.escaped for p in defective), sum(p.overkilled for p in good)
-    per_class = _per_class(parts, good_class, classes)
+    per_class = _per_class(parts, good_class, classes, confidence)
     recalls = [row.recall.value for row in per_class.values() if row.recall.value is not None]
     caught = [1 - escapes / len(defective), 1 - overkills / len(good)] if defective and good else None
     return Scorecard(
@@ -280,36 +294,43 @@ def _auroc(parts: Sequence[PartOutcome]) -> float | None:
     return float(roc_auc_score(truth, scores))
 
 
-def _per_class(parts: Sequence[PartOutcome], good_class: str, classes: Sequence[str]) -> dict[str, ClassScore]:
+def _per_class(
+    parts: Sequence[PartOutcome], good_class: str, classes: Sequence[str], confidence: float
+) -> dict[str, ClassScore]:
     seen = sorted({label for p in parts for label in p.truth})
     names = list(dict.fromkeys([good_class, *classes, *seen]))
-    return {name: _class_score(parts, name, good_class) for name in names}
+    return {name: _class_score(parts, name, good_class, confidence) for name in names}
 
 
-def _per_station(judged: Sequence[tuple[Verdict, str]], good_class: str) -> dict[str, StationScore]:
+def _per_station(judged: Sequence[tuple[Verdict, str]], good_class: str, confidence: float) -> dict[str, StationScore]:
     there: dict[str, list[tuple[Verdict, str]]] = defaultdict(list)
     for verdict, label in judged:
         there[verdict.station].append((verdict, label))
     there.pop(EVALUATION, None)
-    return {name: _station_score(part_outcomes(there[name], good_class)) for name in sorted(there)}
+    return {name: _station_score(part_outcomes(there[name], good_class), confidence) for name in sorted(there)}
 
 
-def _station_score(parts: Sequence[PartOutcome]) -> StationScore:
-    defective = [p for p in parts if p.defective]
+def _station_score(parts: Sequence[PartOutcome], confidence: float) -> StationScore:
+    defective = sum(p.defective for p in parts)
+    escaped, overkilled = sum(p.escaped for p in parts), sum(p.overkilled for p in parts)
     return StationScore(
-        escape=Rate.of(sum(p.escaped for p in defective), len(defective)),
-        overkill=Rate.of(sum(p.overkilled for p in parts), len(parts) - len(defective)),
+        escape=Rate.of(escaped, defective),
+        overkill=Rate.of(overkilled, len(parts) - defective),
+        escape_upper=upper_bound(escaped, defective, confidence),
+        overkill_upper=upper_bound(overkilled, len(parts) - defective, confidence),
     )
 
 
-def _class_score(parts: Sequence[PartOutcome], name: str, good_class: str) -> ClassScore:
+def _class_score(parts: Sequence[PartOutcome], name: str, good_class: str, confidence: float) -> ClassScore:
     if name == good_class:
         good = [p for p in parts if not p.defective]
         return ClassScore(recall=Rate.of(sum(not p.overkilled for p in good), len(good)), escape=None)
     own = [p for p in parts if name in p.truth]
+    escaped = sum(p.escaped for p in own)
     return ClassScore(
         recall=Rate.of(sum(name in p.named for p in own), len(own)),
-        escape=Rate.of(sum(p.escaped for p in own), len(own)),
+        escape=Rate.of(escaped, len(own)),
+        escape_upper=upper_bound(escaped, len(own), confidence),
     )
 
 

@@ -2,7 +2,7 @@
 
 import math
 
-from inspection.data.snapshot_record import RARE_CLASS, Snapshot, Split
+from inspection.data.snapshot_record import Snapshot, Split
 from inspection.data.snapshots import load_snapshot
 from inspection.errors import (
     BundleError,
@@ -19,6 +19,7 @@ from inspection.release.map_score import MapScore
 from inspection.release.scorecard import Scorecard
 from inspection.settings import Settings
 from inspection.stages.candidate import Candidate, Shipped
+from inspection.stages.familiar import is_guarded, rare_classes
 from inspection.stages.pointing import map_score_of
 from inspection.store.session import Store
 
@@ -127,13 +128,16 @@ def _data(snapshot: Snapshot, candidate: Candidate) -> str:
 
 
 def _unguarded(snapshot: Snapshot, candidate: Candidate) -> str:
-    """What nobody watches for: a cold start doubts whatever is unlike good parts, a classifier what it was asked to."""
-    rare = sum(one.reason == RARE_CLASS for one in snapshot.refused)
-    plan = candidate.definition
-    if not rare or candidate.cold_start or plan is None or plan.student.novelty_guard:
+    """Who watches for what is labelled and not learnt: a cold start doubts whatever is unlike good parts, a classifier only
+    where it has a guard."""
+    rare, plan = rare_classes(snapshot), candidate.definition
+    if not rare or candidate.cold_start or plan is None:
         return ""
+    said = f"{rare} of them show classes too rare to be learnt"
+    if is_guarded(plan.student, snapshot):
+        return f"{said}: until there are more, the bundle doubts a part unlike all it has learnt (INCONCLUSIVE)."
     return (
-        f"{rare} of them show classes too rare to be learnt, and no guard watches for such parts: with "
+        f"{said}, and no guard watches for such parts: with "
         '`"student": {"novelty_guard": true}` in the product (`inspection product set`) a part unlike all the model has '
         "learnt is INCONCLUSIVE."
     )

@@ -1,4 +1,4 @@
-"""`compare-backbones`: the same pictures, budgets, seeds and steps for each network; a report that opens without a server.
+"""`compare-backbones`: the same pictures, budgets, seeds and epochs for each network; a report that opens without a server.
 
 Invariants: what was finished is not done again, and a training that was killed goes on where it was; no training begins
 before every network could be built with its weights at its size; every network keeps its last epoch and is judged on the
@@ -6,14 +6,18 @@ validation side, which chose nothing; the golden side is not looked at; pictures
 nobody's training time; an int8 file counts only where it answers as its float file does.
 """
 
+import fcntl
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import timm
+import torch
 from pydantic import BaseModel, ConfigDict, Field
 from sklearn.metrics import balanced_accuracy_score
 
@@ -43,6 +47,7 @@ from inspection.training.record import Trained, load_trained
 log = logging.getLogger(__name__)
 
 REPORT = "comparison.html"
+_RECIPE = 2  # how networks are trained and judged: what another one found is not set beside it
 _CALIBRATION_FRAMES = 64
 _ANSWERED_FRAMES = 500
 _TIMING_RUNS = 50
@@ -126,8 +131,25 @@ class Comparison:
         """
         asked = asked.model_copy(update={"budgets": telling(material.snapshot, asked.budgets)})
         shown = material.product.model_dump(mode="json", include={"train", "region", "tiling"})
-        follows = [material.snapshot.digest, asked.model_dump(mode="json"), shown]
+        files = [Path(file) for file in [*asked.pretrained.values(), asked.otherwise]]
+        weights = [sha256_hex(file.read_bytes()) for file in files if file.is_file()]
+        least = material.product.student.min_agreement
+        follows = [_RECIPE, material.snapshot.digest, asked.model_dump(mode="json"), shown, least, weights]
+        follows += [torch.__version__, timm.__version__]
         return cls(material, asked, below / sha256_hex(canonical_json(follows))[:12], Compute.of(training).here)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Its folder, made where it is not there, and held: two programs would train in each other's files. UsageError."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "lock").open("wb") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UsageError(
+                    f"this comparison is being made by another program (in {self.folder}): wait for it"
+                ) from None
+            yield
 
     def check(self) -> None:
         """UsageError or ServerError where a network that is still to be trained cannot be built: before hours of others."""
@@ -256,7 +278,10 @@ class Comparison:
         found = standings(trials)
         said = conclusion(found, trials, devices)
         path = self.folder / REPORT
-        path.write_text(page(self.material.product.name, self.material.snapshot.digest, found, trials, devices, said))
+        plan, asked = self.material.product.train, self.asked
+        recipe = f"{asked.epochs} epochs, {asked.size} px, learning rate {plan.learning_rate:g}"
+        snapshot = self.material.snapshot.digest
+        path.write_text(page(self.material.product.name, snapshot, recipe, found, trials, devices, said))
         return path, said
 
     @property
@@ -329,19 +354,22 @@ class Outcome:
 
 
 def compare(comparison: Comparison, say: Say, run: "LoggedRun | None" = None) -> Outcome:
-    """Everything, in turn. It may be killed and begun again: what was finished is there."""
-    comparison.folder.mkdir(parents=True, exist_ok=True)
-    comparison.check()
-    todo = cells(comparison.asked)
-    say(f"{len(todo)} trainings in {comparison.folder}")
-    trials = []
-    for cell in todo:
-        trials.append(comparison.trial(cell, say))
-        if run is not None:
-            run.trial(cell, trials[-1])
-    devices = [comparison.device(name, say) for name in comparison.asked.names] if comparison.asked.device else []
-    report, said = comparison.report(trials, devices)
-    comparison.clear()
+    """Everything, in turn. It may be killed and begun again: what was finished is there.
+
+    UsageError where another program is at work on the same comparison.
+    """
+    with comparison.alone():
+        comparison.check()
+        todo = cells(comparison.asked)
+        say(f"{len(todo)} trainings on snapshot {comparison.material.snapshot.digest[:12]}, in {comparison.folder}")
+        trials = []
+        for cell in todo:
+            trials.append(comparison.trial(cell, say))
+            if run is not None:
+                run.trial(cell, trials[-1])
+        devices = [comparison.device(name, say) for name in comparison.asked.names] if comparison.asked.device else []
+        report, said = comparison.report(trials, devices)
+        comparison.clear()
     if run is not None:
         run.finish(report, said, devices)
     return Outcome(report, said, run.id if run is not None else None)

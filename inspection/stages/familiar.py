@@ -6,13 +6,31 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from inspection.data.snapshot_record import Example, Split
+from inspection.data.product import StudentPlan
+from inspection.data.snapshot_record import RARE_CLASS, Example, Snapshot, Split
 from inspection.models.network import InspectionNet
-from inspection.models.novelty import Novelty, learn_novelty
+from inspection.models.novelty import LEAST_PARTS, Novelty, learn_novelty
 from inspection.stages.material import Frames, Material
 
 MOST_FRAMES = 500
 """Frames learnt from at most: at 224 px their features take a gigabyte while it learns (models/README.md)."""
+
+
+def is_guarded(plan: StudentPlan, snapshot: Snapshot) -> bool:
+    """Whether the device's file says how novel a picture is, and doubts those unlike all it has learnt.
+
+    Where ``plan`` leaves it open: while labelled classes are too rare to be learnt, for which nothing else would watch once
+    a classifier has taken over from a cold start; not with fewer good parts than novelty can be learnt from.
+    """
+    if plan.novelty_guard is not None:
+        return plan.novelty_guard
+    good = {e.part for e in snapshot.of(Split.TRAIN) if e.label == snapshot.good_class}
+    return len(good) >= LEAST_PARTS and bool(rare_classes(snapshot))
+
+
+def rare_classes(snapshot: Snapshot) -> int:
+    """How many labelled pictures are left out since their class has too few to be learnt."""
+    return sum(one.reason == RARE_CLASS for one in snapshot.refused)
 
 
 def learn_good(material: Material, net: InspectionNet) -> Novelty:

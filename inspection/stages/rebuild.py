@@ -29,6 +29,7 @@ from inspection.settings import Settings
 from inspection.stages.build_search import Student, calibration_frames, quantize
 from inspection.stages.candidate import Candidate, Shipped
 from inspection.stages.compare import Comparison, Frozen, balanced, cells
+from inspection.stages.familiar import is_guarded
 from inspection.stages.heritage import fetched_student, fetched_teacher
 from inspection.stages.material import Material, Say
 from inspection.stages.pointing import map_score, map_score_of
@@ -156,7 +157,8 @@ class _Again:
         if shipped.runtime == ONNXRUNTIME:
             said = answers_of(file, frames)
         else:
-            trial = Trial(file, shipped.runtime, novelty=self.material.product.student.novelty_guard)
+            guarded = is_guarded(self.material.product.student, self.material.snapshot)
+            trial = Trial(file, shipped.runtime, novelty=guarded)
             said = score([trial], len(network.classes), frames)[0].answers
         return said.by_picture(self.material.tiles, network.classes.index(network.good_class))
 
@@ -177,7 +179,8 @@ class _Again:
 
 
 def rebuild_comparison(settings: Settings, store: Store, record: Path, say: Say) -> list[Figure]:
-    """Train all networks of a comparison anew, below its folder, and judge them. ``record``: see `comparison_of`.
+    """Train all networks of a comparison anew, in ``rebuilt`` below its folder, judge them, and write the page anew there
+    (what was timed is taken over). ``record``: see `comparison_of`.
 
     UsageError where the comparison never came to its end.
     """
@@ -191,6 +194,9 @@ def rebuild_comparison(settings: Settings, store: Store, record: Path, say: Say)
         raise UsageError(f"the comparison did not come to its end ({missing[0]} is missing): begin it again, it goes on")
     try:
         trials = [(str(cell), then.trial(cell, say), again.trial(cell, say)) for cell in todo]
+        devices = [then.device(name, say) for name in frozen.asked.names] if frozen.asked.device else []
+        page, _ = again.report([one for _, _, one in trials], devices)
+        say(f"the page made anew: {page}")
     finally:
         again.clear()
     return [*_trials(trials), *_standings([one for _, one, _ in trials], [one for _, _, one in trials])]

@@ -33,7 +33,7 @@ from inspection.settings import Settings
 from inspection.stages.build_search import Chosen, Frames, Rounded, Search, Student, bar_of, check_runtimes
 from inspection.stages.candidate import STUDENT, Candidate, Shipped
 from inspection.stages.evidence import log_student
-from inspection.stages.familiar import learn_good
+from inspection.stages.familiar import is_guarded, learn_good
 from inspection.stages.heritage import keep_student, student_of_champion
 from inspection.stages.judging import Rule, by_class, guard_overkill, limit_of
 from inspection.stages.material import Material, Say
@@ -132,10 +132,11 @@ def _distil(
 
 
 def device_graph(material: Material, student: Trained) -> Graph:
-    """What the device's file computes: the student, and where the plan says so the novelty of its own features, learnt
-    after it was distilled from good training pictures."""
+    """What the device's file computes: the student, and where it is guarded the novelty of its own features, learnt from
+    good training pictures after it was distilled."""
     graph = student.deploy_graph()
-    return GuardedGraph(graph, learn_good(material, graph.net)) if material.product.student.novelty_guard else graph
+    guarded = is_guarded(material.product.student, material.snapshot)
+    return GuardedGraph(graph, learn_good(material, graph.net)) if guarded else graph
 
 
 def rule_of(material: Material, classes: list[str], number: int) -> Rule:

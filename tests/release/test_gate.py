@@ -154,7 +154,68 @@ def test_few_parts_of_a_station_accuse_nobody() -> None:
     assert few is not None
     assert few.answer is Answer.PASS
     assert escape_check("station", rates_of([(5, 8)]), 0.05, 0.95) is None
-    assert escape_check("station", rates_of([(5, 8), (0, 0)]), 0.05, 0.95) is None
+    with_nobody = escape_check("station", rates_of([(5, 8), (0, 0)]), 0.05, 0.95)
+    assert with_nobody is not None
+    assert with_nobody.answer is Answer.PASS
+
+
+def outcomes(truth: str, count: int, decision: Decision, named: str = "") -> list[PartOutcome]:
+    """So many parts of one kind, with one answer."""
+    return [
+        PartOutcome(part=f"{truth or 'good'}{named}{n}", truth=[truth] if truth else [], decision=decision,
+                    named=[named] if named else [], score=0.5)
+        for n in range(count)
+    ]  # fmt: skip
+
+
+def judged(*parts: PartOutcome) -> Scorecard:
+    """A card of a product that knows dents, cracks and stains, with a hundred good parts passed."""
+    good = outcomes("", 100, Decision.OK)
+    names = ["good", "dent", "crack", "stain"]
+    return scorecard_of([*parts, *good], good_class="good", classes=names, pictures=len(parts) + 100)
+
+
+def test_a_class_with_few_golden_parts_is_named() -> None:
+    """The whole passes by its dents; that nothing is known of stains, and little of cracks, stands beside it."""
+    card = judged(*outcomes("dent", 100, Decision.NG, "dent"), *outcomes("crack", 3, Decision.NG, "crack"))
+    answer = gate(card, None, LIMITS, COSTS)
+    assert answer.answer is Answer.PASS
+    assert "not shown for each by itself: stain (0 of 0, need 59 more), crack (0 of 3, need 56 more)." in answer.why
+    assert upper_bound(0, 59, 0.95) <= 0.05 < upper_bound(0, 58, 0.95)
+    many = {f"c{n}": Rate.of(0, n) for n in range(9)}
+    check = escape_check("class", many, 0.05, 0.95)
+    assert check is not None
+    assert "c4 (0 of 4, need 55 more), 4 others" in check.why
+
+
+def test_one_class_is_not_let_through_for_another_s_sake() -> None:
+    """Ten cracks more escape and ten dents fewer: the whole is no worse, and yet it fails."""
+    dents, cracks = outcomes("dent", 300, Decision.NG, "dent"), outcomes("crack", 300, Decision.NG, "crack")
+
+    def passed(parts: list[PartOutcome]) -> list[PartOutcome]:
+        escaped = {"decision": Decision.OK, "named": []}
+        return [part.model_copy(update=escaped if n < 8 else {}) for n, part in enumerate(parts)]
+
+    answer = gate(judged(*dents, *passed(cracks)), judged(*passed(dents), *cracks), LIMITS, COSTS)
+    assert answer.answer is Answer.FAIL
+    assert [check.name for check in answer.checks if check.answer is Answer.FAIL] == ["escape of a class against champion"]
+    assert "crack 8 missed only by the candidate, 0 only by the champion, significantly worse" in answer.why
+    assert gate(judged(*dents, *cracks), judged(*passed(dents), *cracks), LIMITS, COSTS).answer is Answer.PASS
+
+
+def test_classes_that_were_mixed_up_fail_beside_a_champion_that_tells_them_apart() -> None:
+    """Neither escape nor overkill sees it: dents called cracks. What the candidate lets through is no matter of names."""
+    right = outcomes("dent", 100, Decision.NG, "dent") + outcomes("crack", 100, Decision.NG, "crack")
+    swapped = [
+        part.model_copy(update={"named": ["dent" if part.truth == ["crack"] else "crack"]}) if n % 5 == 0 else part
+        for n, part in enumerate(right)
+    ]
+    answer = gate(judged(*swapped), judged(*right), LIMITS, COSTS)
+    assert [check.name for check in answer.checks if check.answer is Answer.FAIL] == ["naming against champion"]
+    assert "40 only by the candidate, 0 only by the champion of 200 that both stop" in answer.why
+    assert gate(judged(*right), judged(*swapped), LIMITS, COSTS).answer is Answer.PASS
+    unnamed = [part.model_copy(update={"named": []}) for part in right]
+    assert gate(judged(*right), judged(*unnamed), LIMITS, COSTS).answer is Answer.PASS
 
 
 @pytest.mark.parametrize("parts", [[20] * 2, [5, 40, 160], [12] * 10, [60] * 40])

@@ -98,13 +98,16 @@ def test_each_station_is_told_apart() -> None:
         good_class="good",
     )
     assert card.per_station == {
-        "s1": StationScore(escape=Rate.of(2, 2), overkill=Rate.of(0, 0)),
-        "s2": StationScore(escape=Rate.of(0, 1), overkill=Rate.of(1, 1)),
+        "s1": StationScore(escape=Rate.of(2, 2), overkill=Rate.of(0, 0), escape_upper=1.0, overkill_upper=1.0),
+        "s2": StationScore(
+            escape=Rate.of(0, 1), overkill=Rate.of(1, 1), escape_upper=upper_bound(0, 1, 0.95), overkill_upper=1.0
+        ),
     }
+    assert "| s2 | 0.0% (0/1; 0.0% to 97.5%) | 95.00% |" in card.to_markdown()
+    assert card.per_class["dent"].escape_upper == pytest.approx(upper_bound(1, 2, 0.95))
+    assert card.per_class["good"].escape_upper is None
     assert (card.escape, card.overkill) == (Rate.of(1, 2), Rate.of(1, 2))
-    assert "| station | escape | overkill |\n|---|---|---|\n| s1 | 100.0% (2/2; 15.8% to 100.0%) | no parts |" in (
-        card.to_markdown()
-    )
+    assert "| s1 | 100.0% (2/2; 15.8% to 100.0%) | 100.00% | no parts | 100.00% |" in card.to_markdown()
     metrics = card.metrics("golden")
     assert (metrics["golden/escape_rate_at_s1"], metrics["golden/worst_station_escape_rate"]) == (1.0, 1.0)
     assert "golden/overkill_rate_at_s1" not in metrics

@@ -87,21 +87,24 @@ def test_a_gate_that_lacks_parts_says_how_many_to_label(settings: Settings, stor
     assert "20% of the parts that are labelled become golden: label about 195 more defective ones." in text
 
 
-def test_classes_too_rare_to_learn_are_told_where_no_guard_watches(
+def test_classes_too_rare_to_learn_are_told_with_who_watches_for_them(
     settings: Settings, store: Store, candidate: Candidate
 ) -> None:
-    """With what to set; a product that has a guard, and a cold start, which doubts them anyway, need not hear of it."""
+    """What to set where nobody does, as with so few good parts; of a cold start, which doubts them anyway, nothing."""
     whole = load_snapshot(store, candidate.snapshot)
     rare = [Refused(picture=f"{n:064x}", reason=RARE_CLASS, detail="2 pictures of 'burr'") for n in (98, 99)]
     snapshot = whole.model_copy(update={"refused": [*whole.refused, *rare]})
     store.blobs.put_at(f"snapshots/{snapshot.digest}.json", snapshot.canonical())
-    guarded = product(student={"novelty_guard": True})
-    for definition, cold_start, told in ((product(), False, True), (guarded, False, False), (product(), True, False)):
+    by_itself, guarded, never = (product(student={"novelty_guard": guard}) for guard in (None, True, False))
+    watched, nobody = "until there are more, the bundle doubts a part unlike", "no guard watches for such parts"
+    for definition, cold_start, said in (
+        (by_itself, False, nobody), (guarded, False, watched), (never, False, nobody), (by_itself, True, ""),
+    ):  # fmt: skip
         changed = {"snapshot": snapshot.digest, "definition": definition, "cold_start": cold_start}
         text = account_of(settings, store, candidate.model_copy(update=changed), "Shipped.")
         assert "Labelled pictures left out: 3." in text
-        assert ("2 of them show classes too rare to be learnt" in text) == told
-        assert ("novelty_guard" in text) == told
+        assert ("2 of them show classes too rare to be learnt" in text) == bool(said)
+        assert [words in text for words in (watched, nobody)] == [words == said for words in (watched, nobody)]
 
 
 def test_what_the_thresholds_promise_is_told_in_its_own_words(

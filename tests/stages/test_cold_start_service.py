@@ -64,9 +64,7 @@ def definition(weights: str) -> Product:
         classes=[GOOD, *DEFECTS, RARE],
         limits=Limits(escape_rate=0.99, overkill_rate=0.99),
         train=TrainPlan(backbone="test_resnet", pretrained="none", height=SIDE, width=SIDE, epochs=2, batch_size=8),
-        student=StudentPlan(
-            backbone="test_efficientnet", pretrained=weights, epochs=2, calibration_pictures=8, novelty_guard=True
-        ),
+        student=StudentPlan(backbone="test_efficientnet", pretrained=weights, epochs=2, calibration_pictures=8),
         retrain=RetrainPlan(min_new_labels=20),
         rollout=RolloutPlan(success_verdicts=1),
     )

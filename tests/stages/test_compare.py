@@ -77,6 +77,7 @@ def test_it_reports_and_what_was_finished_is_not_done_again(photos: Path, tmp_pa
     assert first.report.name == REPORT
     assert all(sentence.split(",")[0] in text for sentence in first.conclusion)
     assert text.count("<svg") == 2
+    assert "(2 epochs, 32 px, learning rate " in text
     assert re.findall(r'(?:src|href)="(?!#)[^"]*', text) == []  # it opens without a server, and without a network
     trial = json.loads(next(comparison.folder.glob("test_resnet-6-0.json")).read_text())
     assert trial["pictures"] == 18
@@ -161,6 +162,27 @@ def test_tiles_are_asked_for_with_the_folder(photos: Path, tmp_path: Path) -> No
     refused = CliRunner().invoke(inspection, [*words[:1], "--product", "lid", "--tiles", "2x2", "--state", str(tmp_path)])
     assert refused.exit_code == 2
     assert "--tiles belongs to --images" in refused.output
+
+
+def test_other_weights_at_the_same_place_are_another_comparison(photos: Path, tmp_path: Path) -> None:
+    """What was trained from the file of before is not set beside what is trained from this one."""
+    file = tmp_path / "weights.pth"
+    asked = SMALL.model_copy(update={"pretrained": {"lenet5?mean=0.5": str(file)}})
+    folders = []
+    with material_of_images(photos, "good", tmp_path / "state", quiet) as material:
+        for content in (b"one", b"another", b"one"):
+            file.write_bytes(content)
+            folders.append(Comparison.of(material, asked, tmp_path, Training()).folder)
+    assert folders[0] == folders[2] != folders[1]
+
+
+def test_two_programs_do_not_make_one_comparison(photos: Path, tmp_path: Path) -> None:
+    """They would train in each other's files; the second is told, and nothing of the first's is touched."""
+    with material_of_images(photos, "good", tmp_path / "state", quiet) as material:
+        comparison = Comparison.of(material, SMALL, tmp_path, Training())
+        with comparison.alone(), pytest.raises(UsageError, match="being made by another program"):
+            compare(comparison, quiet)
+        assert compare(comparison, quiet).report.exists()
 
 
 def test_weights_for_a_network_that_is_not_compared_are_refused() -> None:

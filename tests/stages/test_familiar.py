@@ -11,9 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inspection.contracts import Tiling
-from inspection.data.snapshot_record import Example, Split
+from inspection.data.product import StudentPlan
+from inspection.data.snapshot_record import RARE_CLASS, Example, Refused, Snapshot, Split
 from inspection.models import catalogue
-from inspection.stages.familiar import MOST_FRAMES, learn_good, sampled
+from inspection.models.novelty import LEAST_PARTS
+from inspection.stages.familiar import MOST_FRAMES, is_guarded, learn_good, sampled
 from inspection.stages.material import Material
 from inspection.store.session import Store
 from tests.training.pictures import parts, product
@@ -26,6 +28,23 @@ def examples(count: int) -> list[Example]:
     return [
         Example(picture=f"{n:064x}", label="good", part=f"p{n // 2}", group="g", split=Split.TRAIN) for n in range(count)
     ]
+
+
+def test_a_file_is_guarded_while_a_labelled_class_is_too_rare() -> None:
+    """By itself, where good parts are enough to learn from; what the product says holds."""
+    by_itself, always, never = (StudentPlan(novelty_guard=said) for said in (None, True, False))
+    rare = [Refused(picture="f" * 64, reason=RARE_CLASS, detail="1 picture of 'burr'")]
+    other = [rare[0].model_copy(update={"reason": "cannot_tell"})]
+
+    def snapshot(good: int, refused: list[Refused]) -> Snapshot:
+        shown = examples(2 * good)  # two pictures of a part
+        return Snapshot(product="p", good_class="good", classes=["good", "pit"], examples=shown, refused=refused)
+
+    assert is_guarded(by_itself, snapshot(LEAST_PARTS, rare))
+    assert not is_guarded(by_itself, snapshot(LEAST_PARTS - 1, rare))
+    assert not is_guarded(by_itself, snapshot(LEAST_PARTS, other))
+    assert is_guarded(always, snapshot(LEAST_PARTS, []))
+    assert not is_guarded(never, snapshot(LEAST_PARTS, rare))
 
 
 @given(st.integers(0, 1200), st.integers(1, 600), st.integers(0, 5))
