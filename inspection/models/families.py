@@ -45,7 +45,8 @@ class Backbone:
     why: str
 
 
-# Ratios to float32 in ONNX Runtime: one thread, AVX-512 VNNI, 224 px, whole files with their float head (README.md).
+# Ratios to float32 in ONNX Runtime: one thread, AVX-512 VNNI, 224 px, whole files with their float head (README.md). They
+# are of one or two members of a kind; of the others they are what their like did, and `compare-backbones` times them.
 _PLAIN = (Int8.FIT, "convolutions and ReLU, all of which run in int8: 2.3 to 3.3 times as fast as float")
 _DEPTHWISE = (Int8.FIT, "convolutions and ReLU only, made for small devices in int8: 1.3 to 2.3 times as fast as float")
 _GATED = (Int8.UNFIT, "swish and squeeze-excite stay in float and cut the int8 parts apart: as fast as float, or slower")

@@ -225,5 +225,5 @@ def in_words(found: Sequence[Measured], chosen: Measured, bar: Bar) -> str:
         f"{100 * bar.max_accuracy_drop:.1f} points lost, as near to the teacher)"
     )
     if chosen == reference:
-        return f"Shipped: float. {said}; none of the good ones is faster."
+        return f"Shipped: float. {said}{'; none of the good ones is faster' if good else ''}."
     return f"Shipped: {chosen.build}, {_said(chosen.speedup, '.2f')} times as fast as float on ONNX Runtime. {said}."

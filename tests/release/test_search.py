@@ -204,4 +204,7 @@ def test_the_table_names_every_build_and_what_became_of_it() -> None:
     assert "reference" in rows["float"]
     assert "does not load" in rows["entropy"]
     assert "Shipped: net 64x64 minmax on onnxruntime, 2.00 times as fast" in text
-    assert "none of the good ones is faster" in to_markdown([REFERENCE], REFERENCE, BAR)
+    slow = [REFERENCE, measured(speedup=0.9)]
+    assert "as near to the teacher); none of the good ones is faster." in to_markdown(slow, REFERENCE, BAR)
+    assert "0 of 0 int8 builds are good enough" in (alone := to_markdown([REFERENCE], REFERENCE, BAR))
+    assert "faster." not in alone
