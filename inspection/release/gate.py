@@ -49,7 +49,8 @@ class Check(BaseModel):
 
 
 class GateAnswer(BaseModel):
-    """The gate's answer; ``need_more_*`` are the parts without a further miss that would settle what is open."""
+    """The gate's answer; ``need_more_*`` are the parts without a further miss that would settle what is open; ``limits``
+    and ``costs`` are those it was asked with (None in answers of before they were kept)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -58,6 +59,8 @@ class GateAnswer(BaseModel):
     need_more_defective: int = 0
     need_more_good: int = 0
     checks: list[Check]
+    limits: Limits | None = None
+    costs: Costs | None = None
 
     def body(self) -> dict[str, Any]:
         """JSON-able form for the ledger of gate decisions."""
@@ -104,16 +107,15 @@ def rate_check(name: str, kind: str, misses: int, parts: int, limit: float, conf
 
 def escape_check(by: str, rates: Mapping[str, Rate], limit: float, confidence: float) -> Check | None:
     """Whether some class's or station's (``by``) own escape rate is above the limit beyond chance; ``rates`` by name; None
-    with less than two to tell apart.
+    with less than two to tell apart, or nothing seen of any.
 
     FAIL where the exact lower bound of one of several lies above ``limit`` (`_beyond_chance`). Those with few parts have
     wide intervals and fail only when they are plainly bad; which those are, and how many more parts of each would show it
     by itself, is said.
     """
-    name_of_check = f"escape by {by}"
-    if len(rates) < 2:
+    name_of_check, asked = f"escape by {by}", {name: rate for name, rate in rates.items() if rate.parts}
+    if len(rates) < 2 or not asked:
         return None
-    asked = {name: rate for name, rate in rates.items() if rate.parts}
     chance = {n: float(binomtest(r.count, r.parts, limit, alternative="greater").pvalue) for n, r in asked.items()}
     above = _beyond_chance(chance, confidence) if len(asked) > 1 else []
     numbers = {"tested": len(asked), "above": len(above), "p": min(chance.values(), default=1.0)}
@@ -304,4 +306,6 @@ def gate(candidate: Scorecard, champion: Scorecard | None, limits: Limits, costs
         need_more_defective=bad.need_more,
         need_more_good=good.need_more,
         checks=checks,
+        limits=limits,
+        costs=costs,
     )

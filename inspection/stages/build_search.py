@@ -2,9 +2,9 @@
 
 Invariants: calibration pictures come from the training side and are the same for all builds, measurements from the
 validation side; the golden side is not looked at: gate 2 judges the one that was chosen, and none is tried after it failed,
-since that would make the golden side a second validation side. The builds of a runtime are timed in turns with the reference
-(ONNX Runtime's float file), in a process of their own; training with rounding begins only where no other int8 file is good
-enough.
+since that would make the golden side a second validation side. The builds of a runtime are timed in turns with the
+reference (ONNX Runtime's float file), in a process of their own; training with rounding begins only where no other int8
+file is good enough.
 """
 
 import logging

@@ -19,7 +19,7 @@ from inspection.errors import UsageError
 from inspection.release.comparison import Trial as Compared
 from inspection.release.comparison import budget_in_words, standings
 from inspection.release.export import Graph, export_onnx
-from inspection.release.gate import gate
+from inspection.release.gate import GateAnswer, gate
 from inspection.release.measure import Answers, answers_of
 from inspection.release.replay import golden_pictures, replay
 from inspection.release.scorecard import Scorecard
@@ -95,7 +95,7 @@ class _Again:
             yield from self._bundle(self.candidate.golden_2)
 
     def _teacher(self) -> Iterator[Figure]:
-        material, candidate = self.material, self.candidate
+        material, candidate = _asked(self.material, self.candidate.gate_1), self.candidate
         then, champion = load_trained(candidate.teacher / "trained"), fetched_teacher(candidate.folder)
         self.say(f"training {then.backbone} anew, as run {candidate.run_id} did")
         warm = champion.trained if champion is not None and material.product.train.warm_start else None
@@ -172,10 +172,19 @@ class _Again:
         card = golden_card(material, judged)
         yield from _metrics("bundle", kept.metrics(""), card.metrics(""))
         if candidate.gate_2 is not None:
-            answer = gate(card, candidate.champion_2, material.product.limits, material.product.costs)
+            product = _asked(material, candidate.gate_2).product
+            answer = gate(card, candidate.champion_2, product.limits, product.costs)
             yield Figure("gate 2: answer", candidate.gate_2.answer.value, answer.answer.value)
         maps = [found.metrics("") if found else {} for found in (map_score_of(candidate), map_score(material, judged))]
         yield from _metrics("map", *maps)
+
+
+def _asked(material: Material, answer: GateAnswer | None) -> Material:
+    """With the limits and costs a gate was asked with: people change them between teaching, building and proving."""
+    if answer is None or answer.limits is None or answer.costs is None:
+        return material
+    asked = {"limits": answer.limits, "costs": answer.costs}
+    return replace(material, product=material.product.model_copy(update=asked))
 
 
 def rebuild_comparison(settings: Settings, store: Store, record: Path, say: Say) -> list[Figure]:

@@ -296,11 +296,15 @@ def test_every_figure_can_be_rebuilt_from_the_run_s_id(chain: Chain) -> None:
 
 
 def test_a_figure_that_cannot_be_rebuilt_is_named(chain: Chain) -> None:
-    """A bundle file that was changed since, and a run of an older version."""
+    """A bundle file that was changed since, and a run of an older version. Limits that people changed after gate 1 change
+    nothing: it is asked with its own."""
     candidate = load_candidate(chain.settings, chain.candidate.run_id)
-    card = candidate.golden_1
+    card, then = candidate.golden_1, candidate.definition
     assert card is not None
-    other = candidate.model_copy(update={"golden_1": card.model_copy(update={"auroc": 0.123}), "bundle": None})
+    assert then is not None
+    stricter = then.model_copy(update={"limits": then.limits.model_copy(update={"escape_rate": 1e-6})})
+    changed = {"golden_1": card.model_copy(update={"auroc": 0.123}), "bundle": None, "definition": stricter}
+    other = candidate.model_copy(update=changed)
     figures = rebuild(chain.settings, chain.store, other, lambda _: None)
     assert [figure.name for figure in figures if not figure.same] == ["teacher: auroc"]
     assert f"1 of {len(figures)} figures differ" in in_words(figures)
