@@ -1,7 +1,8 @@
 """Compare networks on one snapshot: nested runs in MLflow, one report.
 
 Not on a schedule: it may take hours. Run it from Prefect's page (deployment ``compare-backbones/PRODUCT``), or as
-``inspection compare-backbones``. A run that died is run again with the same parameters: what was finished is there.
+``inspection compare-backbones``. A run that died is run again with the same parameters and the snapshot it named (labels
+may have come since): what was finished is there.
 """
 
 from typing import Any

@@ -100,7 +100,8 @@ def compare_backbones(
 ) -> None:
     """Train families side by side on the same pictures; a report says which is best, by how much, and what it costs.
 
-    It may take hours. Killed and begun again, it goes on where it was.
+    It may take hours. Killed and begun again on the same pictures, or the same --snapshot (it says which one it froze), it
+    goes on where it was.
 
     Example: inspection compare-backbones --images photos/ --good ok --backbone resnet --backbone vit --budgets 50,all
     """

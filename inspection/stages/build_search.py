@@ -147,6 +147,24 @@ class Search:
 
     def run(self, rounded: Rounded | None = None) -> Chosen:
         """Build, measure, choose. ``rounded`` trains a student anew with rounding, where nothing else is good enough."""
+        self.measure(rounded)
+        best = self._time()
+        chosen = choose([self._found[build] for build in best], self.bar)
+        self.say(in_words(self.found, chosen, self.bar))
+        student = next(s for s in self.students if s.folder.name == chosen.build.student)
+        return Chosen(chosen, self._answers[chosen.build], self.recipe_of(chosen.build), student, self.found)
+
+    @property
+    def found(self) -> list[Measured]:
+        """All builds so far, as they were measured."""
+        return list(self._found.values())
+
+    def recipe_of(self, build: Build) -> Recipe:
+        """By a measured build's own answers."""
+        return self.rule(self._answers[build])
+
+    def measure(self, rounded: Rounded | None = None) -> None:
+        """All that is not a matter of time: what is built, and what it answers."""
         frames = calibration_frames(self.material)
         for student in self.students:
             export_onnx(student.graph, student.file(FLOAT))
@@ -161,13 +179,6 @@ class Search:
             export_onnx(rounded(frames), exact)
             self._quantize(student, QAT, exact, frames)
             self._measure()
-        best = self._time()
-        found = list(self._found.values())
-        chosen = choose([self._found[build] for build in best], self.bar)
-        self.say(in_words(found, chosen, self.bar))
-        answers = self._answers[chosen.build]
-        student = next(s for s in self.students if s.folder.name == chosen.build.student)
-        return Chosen(chosen, answers, self.rule(answers), student, found)
 
     def _good(self, one: Measured) -> bool:
         return one.build.precision == "int8" and self.bar.met_by(one, reference_of(self._found.values()))

@@ -361,7 +361,7 @@ def compare(comparison: Comparison, say: Say, run: "LoggedRun | None" = None) ->
     with comparison.alone():
         comparison.check()
         todo = cells(comparison.asked)
-        say(f"{len(todo)} trainings on snapshot {comparison.material.snapshot.digest[:12]}, in {comparison.folder}")
+        say(f"{len(todo)} trainings on snapshot {comparison.material.snapshot.digest}, in {comparison.folder}")
         trials = []
         for cell in todo:
             trials.append(comparison.trial(cell, say))

@@ -11,36 +11,28 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from inspection.contracts import ONNXRUNTIME, canonical_json, sha256_hex
-from inspection.data.product import StudentPlan
+from inspection.contracts import canonical_json, sha256_hex
 from inspection.data.snapshot_record import Split
 from inspection.data.snapshots import look_at_golden
 from inspection.errors import UsageError
 from inspection.release.comparison import Trial as Compared
 from inspection.release.comparison import budget_in_words, standings
-from inspection.release.export import Graph, export_onnx
 from inspection.release.gate import GateAnswer, gate
-from inspection.release.measure import Answers, answers_of
 from inspection.release.replay import golden_pictures, replay
 from inspection.release.scorecard import Scorecard
-from inspection.release.search import FLOAT, QAT
-from inspection.release.trials import Trial, score
+from inspection.release.search import Measured
 from inspection.settings import Settings
-from inspection.stages.build_search import Student, calibration_frames, quantize
-from inspection.stages.candidate import Candidate, Shipped
+from inspection.stages.candidate import Candidate
 from inspection.stages.compare import Comparison, Frozen, balanced, cells
-from inspection.stages.familiar import is_guarded
 from inspection.stages.heritage import fetched_student, fetched_teacher
 from inspection.stages.material import Material, Say
 from inspection.stages.pointing import map_score, map_score_of
-from inspection.stages.shrink import device_graph, rule_of
+from inspection.stages.shrink import distilled, rounding, search_of
 from inspection.stages.teach import golden_card, judge_teacher
 from inspection.store.session import Store
 from inspection.training.cache import clear_pictures
-from inspection.training.distil import distil
 from inspection.training.engine import Compute
 from inspection.training.fit import train
-from inspection.training.qat import train_rounded
 from inspection.training.record import Trained, load_trained
 
 
@@ -59,8 +51,8 @@ class Figure:
 
 
 def rebuild(settings: Settings, store: Store, candidate: Candidate, say: Say) -> list[Figure]:
-    """Train and judge the candidate's teacher anew, distil the student that was shipped and make its file anew, replay the
-    bundle on the golden parts; of a cold start, which trained nothing, the last alone.
+    """Train and judge the candidate's teacher anew, distil its students, make and measure the files that were tried anew,
+    replay the bundle on the golden parts; of a cold start, which trained nothing, the last alone.
 
     UsageError for a run that was made before candidates kept their product, or never judged.
     """
@@ -90,7 +82,7 @@ class _Again:
         if not self.candidate.cold_start:
             yield from self._teacher()
             if self.candidate.bundle is not None and self.candidate.shipped is not None:
-                yield from self._student(self.candidate.shipped)
+                yield from self._students()
         if self.candidate.bundle is not None and self.candidate.golden_2 is not None:
             yield from self._bundle(self.candidate.golden_2)
 
@@ -110,57 +102,25 @@ class _Again:
         if candidate.gate_1 is not None:
             yield Figure("gate 1: answer", candidate.gate_1.answer.value, judgement.answer.answer.value)
 
-    def _student(self, shipped: Shipped) -> Iterator[Figure]:
-        """Of the student whose file was shipped, from the teacher that was kept."""
-        material, candidate = self.material, self.candidate
-        then, teacher = load_trained(candidate.student / "trained"), load_trained(candidate.teacher / "trained")
-        plan = self._plan(shipped)
-        self.say(f"distilling {teacher.backbone} into {plan.backbone} anew")
-        product = material.product.model_copy(update={"student": plan})
-        warm = fetched_student(candidate.folder) if product.train.warm_start else None
-        now = distil(
-            teacher, material.snapshot, product, material.picture, self.folder / "student", warm_start=warm,
-            compute=self.compute,
-        )  # fmt: skip
-        yield from _networks("student", then, now)
-        if shipped.quantizer is None or candidate.recipe is None:
+    def _students(self) -> Iterator[Figure]:
+        """All that were distilled from the teacher that was kept, every file of them that was tried, the bundle's rule."""
+        material, candidate, compute = self.material, self.candidate, self.compute
+        teacher = load_trained(candidate.teacher / "trained")
+        earlier = fetched_student(candidate.folder) if material.product.train.warm_start else None
+        kept = [candidate.student_folder(number) for number in range(len(material.product.student.students()))]
+        folders = [self.folder / folder.name for folder in kept]
+        made = distilled(material, folders, teacher, earlier, compute, self.say)
+        for place, folder in zip(kept, folders, strict=True):
+            yield from _networks(folder.name, load_trained(place / "trained"), made[folder])
+        if candidate.chosen_build is None or candidate.recipe is None:
             return
-        self.say(f"making its {shipped.quantizer} file anew")
-        file = self._file(Student(self.folder / "student", now, device_graph(material, now)), now, teacher, shipped)
-        yield Figure("student: file, bytes", str(shipped.length), str(file.stat().st_size))
-        answers = self._answers(file, shipped, now)
-        recipe = rule_of(material, now.classes, candidate.recipe.version)(answers)
+        search = search_of(material, made, teacher, candidate.recipe.version, self.say)
+        search.measure(rounding(material, folders[0], teacher, made[folders[0]], compute, self.say))
+        now = {one.build: one for one in search.found}
+        for then in candidate.searched:
+            yield from _files(then, now.get(then.build))
+        recipe = search.recipe_of(candidate.chosen_build.build)
         yield Figure("bundle: recipe", candidate.recipe.digest[:12], recipe.digest[:12])
-
-    def _plan(self, shipped: Shipped) -> StudentPlan:
-        plans = self.material.product.student.students()
-        folders = [self.candidate.student_folder(number).name for number in range(len(plans))]
-        return plans[folders.index(shipped.student)]
-
-    def _file(self, student: Student, made: Trained, teacher: Trained, shipped: Shipped) -> Path:
-        material, quantizer, frames = self.material, shipped.quantizer or FLOAT, calibration_frames(self.material)
-        graph: Graph = student.graph
-        if quantizer == QAT:
-            rounded = train_rounded(
-                made, teacher, material.snapshot, material.product, material.picture, self.folder / "rounded", frames,
-                compute=self.compute,
-            )  # fmt: skip
-            graph = device_graph(material, rounded)
-        export_onnx(graph, student.file(FLOAT))
-        if quantizer == FLOAT:
-            return student.file(FLOAT)
-        quantize(student.file(FLOAT), frames, quantizer, student.file(quantizer))
-        return student.file(quantizer)
-
-    def _answers(self, file: Path, shipped: Shipped, network: Trained) -> Answers:
-        frames = self.material.frames(self.material.of(Split.VALIDATION))
-        if shipped.runtime == ONNXRUNTIME:
-            said = answers_of(file, frames)
-        else:
-            guarded = is_guarded(self.material.product.student, self.material.snapshot)
-            trial = Trial(file, shipped.runtime, novelty=guarded)
-            said = score([trial], len(network.classes), frames)[0].answers
-        return said.by_picture(self.material.tiles, network.classes.index(network.good_class))
 
     def _bundle(self, kept: Scorecard) -> Iterator[Figure]:
         material, candidate = self.material, self.candidate
@@ -230,6 +190,13 @@ def _networks(whose: str, then: Trained, now: Trained) -> Iterator[Figure]:
     weights = (sha256_hex(trained.weights.read_bytes())[:12] for trained in (then, now))
     yield Figure(f"{whose}: weights, SHA-256", *weights)
     yield Figure(f"{whose}: epochs, best one", *(f"{len(t.history)}, {t.best_epoch + 1}" for t in (then, now)))
+
+
+def _files(then: Measured, now: Measured | None) -> Iterator[Figure]:
+    """What was measured of a file, but for time."""
+    for name in ("length", "agreement", "teacher_agreement", "accuracy_drop", "escape", "overkill", "error"):
+        words = ("none" if one is None else str(getattr(one, name)) for one in (then, now))
+        yield Figure(f"{then.build.student}, {then.build}: {name}", *words)
 
 
 def _metrics(whose: str, then: Mapping[str, float], now: Mapping[str, float]) -> Iterator[Figure]:

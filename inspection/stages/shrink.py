@@ -4,6 +4,7 @@ Invariants: calibration pictures come from the training side, thresholds from th
 looked at.
 """
 
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -21,7 +22,6 @@ from inspection.contracts import (
     sha256_hex,
 )
 from inspection.data.pictures import decode_bgr, encode_png
-from inspection.data.product import StudentPlan
 from inspection.data.snapshot_record import Split
 from inspection.models.deploy import GuardedGraph
 from inspection.release.bundle import choose_self_test, pack
@@ -31,7 +31,7 @@ from inspection.release.search import reference_of, to_markdown
 from inspection.release.thresholds import calibrate
 from inspection.settings import Settings
 from inspection.stages.build_search import Chosen, Frames, Rounded, Search, Student, bar_of, check_runtimes
-from inspection.stages.candidate import STUDENT, Candidate, Shipped
+from inspection.stages.candidate import Candidate, Shipped
 from inspection.stages.evidence import log_student
 from inspection.stages.familiar import is_guarded, learn_good
 from inspection.stages.heritage import keep_student, student_of_champion
@@ -64,16 +64,12 @@ def build(settings: Settings, store: Store, candidate: Candidate, say: Say) -> C
 def _build(settings: Settings, material: Material, candidate: Candidate, say: Say) -> Candidate:
     compute = Compute.of(settings.training).here
     teacher = load_trained(candidate.teacher / "trained")
-    made = _distilled(material, candidate, teacher, compute, say)
+    earlier = student_of_champion(material, candidate.folder) if material.product.train.warm_start else None
+    folders = [candidate.student_folder(number) for number in range(len(material.product.student.students()))]
+    made = distilled(material, folders, teacher, earlier, compute, say, candidate.bookmarks)
     number = next_version(material.store, candidate.product)
-    search = Search(
-        material,
-        [Student(folder, trained, device_graph(material, trained)) for folder, trained in made.items()],
-        rule_of(material, teacher.classes, number),
-        say,
-        teacher=predict(teacher, material.of(Split.VALIDATION), material.picture, framed=material.product),
-    )
-    chosen = search.run(_rounded(material, candidate, teacher, next(iter(made.values())), compute, say))
+    search = search_of(material, made, teacher, number, say)
+    chosen = search.run(rounding(material, folders[0], teacher, made[folders[0]], compute, say))
     candidate = shipping(material, candidate, chosen, say)
     keep_student(material.store, candidate)
     candidate = pack_bundle(material, candidate, chosen, number)
@@ -88,16 +84,30 @@ def search_in_words(candidate: Candidate) -> str:
     return to_markdown(candidate.searched, chosen, bar_of(plan)).rstrip()
 
 
-def _distilled(
-    material: Material, candidate: Candidate, teacher: Trained, compute: Compute, say: Say
+def distilled(
+    material: Material,
+    folders: Sequence[Path],
+    teacher: Trained,
+    earlier: Path | None,
+    compute: Compute,
+    say: Say,
+    bookmarks: Path | None = None,
 ) -> dict[Path, Trained]:
-    """The plan's own student, and its alternatives, each distilled in a folder of its own."""
-    earlier = student_of_champion(material, candidate.folder) if material.product.train.warm_start else None
+    """The plan's own student and its alternatives, each in a folder of its own, begun from an ``earlier`` one where there
+    is one and it fits."""
     made = {}
-    for number, plan in enumerate(material.product.student.students()):
+    for folder, plan in zip(folders, material.product.student.students(), strict=True):
         say(f"distilling {teacher.backbone} into {plan.backbone}")
-        folder = candidate.student_folder(number)
-        student = _distil(material, candidate, teacher, plan, folder, earlier, compute)
+        student = distil(
+            teacher,
+            material.snapshot,
+            material.product.model_copy(update={"student": plan}),
+            material.picture,
+            folder,
+            warm_start=earlier,
+            compute=compute,
+            bookmarks=bookmarks,
+        )
         say(
             f"student ({student.started_from}): best epoch {student.best_epoch + 1} of {len(student.history)}: "
             f"{_words(student.best)}"
@@ -106,29 +116,19 @@ def _distilled(
     return made
 
 
+def search_of(material: Material, made: Mapping[Path, Trained], teacher: Trained, number: int, say: Say) -> Search:
+    """The search for the file of bundle ``number`` among these students, by their folders."""
+    return Search(
+        material,
+        [Student(folder, trained, device_graph(material, trained)) for folder, trained in made.items()],
+        rule_of(material, teacher.classes, number),
+        say,
+        teacher=predict(teacher, material.of(Split.VALIDATION), material.picture, framed=material.product),
+    )
+
+
 def _words(metrics: dict[str, float]) -> str:
     return ", ".join(f"{name} {value:.3f}" for name, value in metrics.items())
-
-
-def _distil(
-    material: Material,
-    candidate: Candidate,
-    teacher: Trained,
-    plan: StudentPlan,
-    folder: Path,
-    earlier: Path | None,
-    compute: Compute,
-) -> Trained:
-    return distil(
-        teacher,
-        material.snapshot,
-        material.product.model_copy(update={"student": plan}),
-        material.picture,
-        folder,
-        warm_start=earlier,
-        compute=compute,
-        bookmarks=candidate.bookmarks,
-    )
 
 
 def device_graph(material: Material, student: Trained) -> Graph:
@@ -152,10 +152,11 @@ def rule_of(material: Material, classes: list[str], number: int) -> Rule:
     return rule
 
 
-def _rounded(
-    material: Material, candidate: Candidate, teacher: Trained, student: Trained, compute: Compute, say: Say
+def rounding(
+    material: Material, folder: Path, teacher: Trained, student: Trained, compute: Compute, say: Say
 ) -> Rounded | None:
-    """Training with rounding, for a student that no quantizer makes a good file of; None: the plan wants none."""
+    """Training with rounding beside ``folder``, for the student there where no quantizer makes a good file of it; None: the
+    plan wants none."""
     if not material.product.student.qat_epochs:
         return None
 
@@ -169,7 +170,7 @@ def _rounded(
             material.snapshot,
             material.product,
             material.picture,
-            candidate.folder / f"{STUDENT}-rounded",
+            folder.with_name(f"{folder.name}-rounded"),
             frames,
             on_epoch=on_epoch,
             compute=compute,

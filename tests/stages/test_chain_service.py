@@ -289,7 +289,11 @@ def test_every_figure_can_be_rebuilt_from_the_run_s_id(chain: Chain) -> None:
     assert [figure.name for figure in figures if not figure.same] == []
     names = {figure.name for figure in figures}
     assert {"teacher: weights, SHA-256", "teacher: escape_rate", "gate 1: answer"} <= names
-    assert {"student: weights, SHA-256", "student: file, bytes", "bundle: recipe"} <= names
+    assert {"student: weights, SHA-256", "bundle: recipe"} <= names
+    measured = ("length", "agreement", "teacher_agreement", "accuracy_drop", "escape", "overkill")
+    tried = [f"student, {one.build}" for one in chain.candidate.searched]
+    assert len(tried) >= 4  # float, plain, minmax, stem
+    assert {f"{one}: {figure}" for one in tried for figure in measured} <= names
     assert {"bundle: overkill_rate", "gate 2: answer", "map: boxes_hit"} <= names
     assert not list(chain.candidate.folder.rglob("pictures-*"))
     assert f"all {len(figures)} figures are the same" in in_words(figures)
