@@ -201,7 +201,7 @@ def _drawn(right: Floats, judged: _Judged, prior: float = 0.0) -> Floats:
         shown = [len(own := index[np.equal(judged.truth, name)]) / len(set(own)) for name in classes]  # pictures of a part
         judged = _Judged(parts=judged.parts, truth=[*judged.truth, *classes, *classes])
         mean = np.hstack([mean, np.ones((len(mean), len(classes))), np.zeros((len(mean), len(classes)))])
-        of_pictures = np.hstack([of_pictures, rng.gamma(prior, scale=shown * 2, size=(_DRAWS, 2 * len(classes)))])
+        of_pictures = np.hstack([of_pictures, rng.gamma(prior, scale=[*shown, *shown], size=(_DRAWS, 2 * len(classes)))])
     return _balanced(mean, judged, of_pictures)
 
 

@@ -32,6 +32,7 @@ class Answer(StrEnum):
 
 
 _RESAMPLES = 2000
+_NAMES = "the names of all classes"  # beside those of classes, in one family of tests
 _NAMED = 5  # of those with too few parts, so that the paragraph stays one
 _ORDER = {Answer.FAIL: 0, Answer.INSUFFICIENT: 1, Answer.PASS: 2}
 
@@ -109,7 +110,7 @@ def escape_check(by: str, rates: Mapping[str, Rate], limit: float, confidence: f
     """Whether some class's or station's (``by``) own escape rate is above the limit beyond chance; ``rates`` by name; None
     with less than two to tell apart, or nothing seen of any.
 
-    FAIL where the exact lower bound of one of several lies above ``limit`` (`_beyond_chance`). Those with few parts have
+    FAIL where the exact lower bound of one lies above ``limit`` (`_beyond_chance`). Those with few parts have
     wide intervals and fail only when they are plainly bad; which those are, and how many more parts of each would show it
     by itself, is said.
     """
@@ -117,11 +118,11 @@ def escape_check(by: str, rates: Mapping[str, Rate], limit: float, confidence: f
     if len(rates) < 2 or not asked:
         return None
     chance = {n: float(binomtest(r.count, r.parts, limit, alternative="greater").pvalue) for n, r in asked.items()}
-    above = _beyond_chance(chance, confidence) if len(asked) > 1 else []
+    above = _beyond_chance(chance, confidence)
     numbers = {"tested": len(asked), "above": len(above), "p": min(chance.values(), default=1.0)}
     if above:
         seen = ", ".join(f"{name} {rates[name].count} of {rates[name].parts} defective parts" for name in above)
-        rest = f"the other {len(rates) - len(above)} not"
+        rest = f"the other {len(asked) - len(above)} not"
         why = f"{name_of_check}: {seen}, above the limit of {limit:.2%} beyond chance, {rest}"
         return Check(name=name_of_check, answer=Answer.FAIL, why=why, numbers=numbers)
     why = f"{name_of_check}: none of {len(asked)} is above the limit of {limit:.2%} beyond chance"
@@ -172,50 +173,54 @@ def _mcnemar(candidate: Sequence[bool], champion: Sequence[bool]) -> tuple[int, 
     """Misses of the candidate alone, of the champion alone, and the one-sided p-value of the candidate's being no more."""
     worse = sum(a and not b for a, b in zip(candidate, champion, strict=True))
     better = sum(b and not a for a, b in zip(candidate, champion, strict=True))
-    return (
-        worse,
-        better,
-        float(binomtest(worse, worse + better, 0.5, alternative="greater").pvalue) if worse + better else 1.0,
-    )
+    p = float(binomtest(worse, worse + better, 0.5, alternative="greater").pvalue) if worse + better else 1.0
+    return worse, better, p
 
 
-def class_check(ours: Mapping[str, PartOutcome], theirs: Mapping[str, PartOutcome], confidence: float) -> Check | None:
-    """`paired_check` of escapes for each class of defects by itself, together at the risk of one (`_beyond_chance`): one
-    class is not let through for another's sake. None with less than two classes."""
-    name_of_check = "escape of a class against champion"
-    own: dict[str, list[str]] = {}
+def class_checks(ours: Mapping[str, PartOutcome], theirs: Mapping[str, PartOutcome], confidence: float) -> list[Check]:
+    """Whether a class of defects is let through, or defects are named right, less well than by the champion: each class by
+    itself (with two or more), and the names of all, together at the risk of one test (`_beyond_chance`).
+
+    One class is not let through for another's sake. Labels whose classes were mixed up cost no escape and no overkill, and
+    would fill the counts of defects with wrong names; a part that passes, or is doubted without a name, is not named right.
+    """
+    of_class: dict[str, list[str]] = {}
     for name, part in ours.items():
         for label in part.truth:
-            own.setdefault(label, []).append(name)
-    if len(own) < 2:
-        return None
-    seen = {
+            of_class.setdefault(label, []).append(name)
+    if not of_class:
+        return []
+    escaped = {
         label: _mcnemar([ours[n].escaped for n in names], [theirs[n].escaped for n in names])
-        for label, names in own.items()
+        for label, names in sorted(of_class.items())
     }
-    worse = _beyond_chance({label: p for label, (_, _, p) in seen.items()}, confidence)
-    numbers = {"tested": len(seen), "worse": len(worse), "p": min(p for _, _, p in seen.values())}
-    if not worse:
-        why = f"{name_of_check}: none of {len(seen)} is significantly worse"
-        return Check(name=name_of_check, answer=Answer.PASS, why=why, numbers=numbers)
-    said = ", ".join(f"{c} {seen[c][0]} missed only by the candidate, {seen[c][1]} only by the champion" for c in worse)
-    return Check(
-        name=name_of_check, answer=Answer.FAIL, why=f"{name_of_check}: {said}, significantly worse", numbers=numbers
+    escaped = escaped if len(escaped) > 1 else {}
+    bad = [n for n, part in ours.items() if part.defective]
+    named = _mcnemar(*([not set(of[n].truth) & set(of[n].named) for n in bad] for of in (ours, theirs)))
+    worse = _beyond_chance({**{label: p for label, (_, _, p) in escaped.items()}, _NAMES: named[2]}, confidence)
+    return [*_classes_let_through(escaped, worse), _named(named, _NAMES in worse)]
+
+
+def _classes_let_through(escaped: Mapping[str, tuple[int, int, float]], worse: Sequence[str]) -> list[Check]:
+    if not escaped:
+        return []
+    name, found = "escape of a class against champion", [label for label in worse if label in escaped]
+    numbers = {"tested": len(escaped), "worse": len(found), "p": min(p for _, _, p in escaped.values())}
+    if not found:
+        why = f"{name}: none of {len(escaped)} is significantly worse"
+        return [Check(name=name, answer=Answer.PASS, why=why, numbers=numbers)]
+    said = ", ".join(
+        f"{c} {escaped[c][0]} missed only by the candidate, {escaped[c][1]} only by the champion" for c in found
     )
+    return [Check(name=name, answer=Answer.FAIL, why=f"{name}: {said}, significantly worse", numbers=numbers)]
 
 
-def naming_check(ours: Mapping[str, PartOutcome], theirs: Mapping[str, PartOutcome], confidence: float) -> Check:
-    """`paired_check` of the classes that are named, on the defective parts that both stop: labels whose classes were mixed
-    up cost no escape and no overkill, and would fill the counts of defects with wrong names."""
-    both = [n for n, part in ours.items() if part.defective and not part.escaped and not theirs[n].escaped]
-    wrong = [[not set(of[n].truth) & set(of[n].named) for n in both] for of in (ours, theirs)]
-    worse, better, p = _mcnemar(*wrong)
-    failed = p < 1 - confidence
-    why = f"defects named wrongly against champion: {worse} only by the candidate, {better} only by the champion"
-    why += f" of {len(both)} that both stop (p = {p:.3f}), {'' if failed else 'not '}significantly worse"
+def _named(seen: tuple[int, int, float], failed: bool) -> Check:
+    worse, better, p = seen
+    why = f"defects not named right against champion: {worse} only by the candidate, {better} only by the champion"
+    why += f" (p = {p:.3f}), {'' if failed else 'not '}significantly worse"
     numbers = {"candidate_only": worse, "champion_only": better, "p": p}
-    answer = Answer.FAIL if failed else Answer.PASS
-    return Check(name="naming against champion", answer=answer, why=why, numbers=numbers)
+    return Check(name="naming against champion", answer=Answer.FAIL if failed else Answer.PASS, why=why, numbers=numbers)
 
 
 def _paid_for(overkill: Check, escape: Check, costs: Costs, tells_apart: bool) -> Check:
@@ -251,8 +256,7 @@ def _against_champion(candidate: Scorecard, champion: Scorecard, confidence: flo
         "overkill against champion", [ours[n].overkilled for n in good], [theirs[n].overkilled for n in good], confidence
     )
     paid = _paid_for(overkill, escape, costs, ranks_better(ours, theirs, confidence))
-    classes = class_check(ours, theirs, confidence)
-    return [escape, paid, *([classes] if classes else []), naming_check(ours, theirs, confidence)]
+    return [escape, paid, *class_checks(ours, theirs, confidence)]
 
 
 def ranks_better(ours: Mapping[str, PartOutcome], theirs: Mapping[str, PartOutcome], confidence: float) -> bool:

@@ -19,7 +19,7 @@ from inspection.release.map_score import MapScore
 from inspection.release.scorecard import Scorecard
 from inspection.settings import Settings
 from inspection.stages.candidate import Candidate, Shipped
-from inspection.stages.familiar import is_guarded, rare_classes
+from inspection.stages.familiar import is_guarded, rare_pictures
 from inspection.stages.pointing import map_score_of
 from inspection.store.session import Store
 
@@ -123,19 +123,20 @@ def _data(snapshot: Snapshot, candidate: Candidate) -> str:
         counts = [sum(e.label == name for e in snapshot.of(split)) for split in Split]
         rows.append(f"| {name} | " + " | ".join(map(str, counts)) + " |")
     left_out = f"Labelled pictures left out: {len(snapshot.refused)}." if snapshot.refused else ""
-    said = " ".join(filter(None, [left_out, _unguarded(snapshot, candidate)]))
+    said = " ".join(filter(None, [left_out, _of_rare_classes(snapshot, candidate)]))
     return f"## Snapshot `{candidate.snapshot[:12]}`\n\n{head}\n" + "\n".join(rows) + f"\n\n{said}"
 
 
-def _unguarded(snapshot: Snapshot, candidate: Candidate) -> str:
+def _of_rare_classes(snapshot: Snapshot, candidate: Candidate) -> str:
     """Who watches for what is labelled and not learnt: a cold start doubts whatever is unlike good parts, a classifier only
     where it has a guard."""
-    rare, plan = rare_classes(snapshot), candidate.definition
+    rare, plan = rare_pictures(snapshot), candidate.definition
     if not rare or candidate.cold_start or plan is None:
         return ""
-    said = f"{rare} of them show classes too rare to be learnt"
-    if is_guarded(plan.student, snapshot):
-        return f"{said}: until there are more, the bundle doubts a part unlike all it has learnt (INCONCLUSIVE)."
+    said = f"{rare} labelled pictures show classes too rare to be learnt"
+    recipe = candidate.recipe
+    if is_guarded(plan.student, snapshot) if recipe is None else recipe.unfamiliar is not None:
+        return f"{said}: until there are more, a bundle doubts a part unlike all it has learnt (INCONCLUSIVE)."
     return (
         f"{said}, and no guard watches for such parts: with "
         '`"student": {"novelty_guard": true}` in the product (`inspection product set`) a part unlike all the model has '

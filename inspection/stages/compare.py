@@ -131,8 +131,8 @@ class Comparison:
         """
         asked = asked.model_copy(update={"budgets": telling(material.snapshot, asked.budgets)})
         shown = material.product.model_dump(mode="json", include={"train", "region", "tiling"})
-        files = [Path(file) for file in [*asked.pretrained.values(), asked.otherwise]]
-        weights = [sha256_hex(file.read_bytes()) for file in files if file.is_file()]
+        files = {Path(file) for file in [*asked.pretrained.values(), asked.otherwise]}
+        weights = {str(file): sha256_hex(file.read_bytes()) for file in files if file.is_file()}
         least = material.product.student.min_agreement
         follows = [_RECIPE, material.snapshot.digest, asked.model_dump(mode="json"), shown, least, weights]
         follows += [torch.__version__, timm.__version__]
@@ -160,6 +160,17 @@ class Comparison:
     def has(self, cell: Cell) -> bool:
         """Whether this training is over."""
         return self._file(cell).exists()
+
+    @property
+    def complete(self) -> bool:
+        """Whether all is trained, and timed where that was asked for."""
+        asked = self.asked
+        timed = [self._timing_of(name).exists() for name in asked.names] if asked.device else []
+        return all(self.has(cell) for cell in cells(asked)) and all(timed)
+
+    def _timing_of(self, backbone: str) -> Path:
+        """What a device takes, once it is known."""
+        return self.folder / f"{self._timed_cell(backbone).key}.device.json"
 
     def _file(self, cell: Cell) -> Path:
         """What its training came to, once it is over."""
@@ -255,11 +266,10 @@ class Comparison:
 
     def device(self, backbone: str, say: Say) -> Device:
         """What the network costs on a device like this one; timed once."""
-        cell = self._timed_cell(backbone)
-        file = self.folder / f"{cell.key}.device.json"
+        file = self._timing_of(backbone)
         if file.exists():
             return Device.model_validate_json(file.read_bytes())
-        weights = self._weights_of(cell)
+        weights = self._weights_of(self._timed_cell(backbone))
         sample = self._sample(Split.TRAIN, _CALIBRATION_FRAMES), self._sample(Split.VALIDATION, _ANSWERED_FRAMES)
         device = _timed(load_trained(weights), *sample, self.material.product.student.min_agreement, weights)
         say(f"{backbone}: {device.float_ms:.1f} ms in float, {device.in_int8} in int8")

@@ -9,9 +9,11 @@ import torch
 from inspection.data.product import StudentPlan
 from inspection.data.snapshot_record import RARE_CLASS, Example, Snapshot, Split
 from inspection.models.network import InspectionNet
-from inspection.models.novelty import LEAST_PARTS, Novelty, learn_novelty
+from inspection.models.novelty import Novelty, learn_novelty
 from inspection.stages.material import Frames, Material
 
+ENOUGH_PARTS = 24
+"""Good training parts that a guard is learnt from by itself: of 40 labelled ones, with which a cold start begins."""
 MOST_FRAMES = 500
 """Frames learnt from at most: at 224 px their features take a gigabyte while it learns (models/README.md)."""
 
@@ -20,17 +22,18 @@ def is_guarded(plan: StudentPlan, snapshot: Snapshot) -> bool:
     """Whether the device's file says how novel a picture is, and doubts those unlike all it has learnt.
 
     Where ``plan`` leaves it open: while labelled classes are too rare to be learnt, for which nothing else would watch once
-    a classifier has taken over from a cold start; not with fewer good parts than novelty can be learnt from.
+    a classifier has taken over from a cold start; not with fewer good training parts than a cold start begins with.
     """
     if plan.novelty_guard is not None:
         return plan.novelty_guard
     good = {e.part for e in snapshot.of(Split.TRAIN) if e.label == snapshot.good_class}
-    return len(good) >= LEAST_PARTS and bool(rare_classes(snapshot))
+    return len(good) >= ENOUGH_PARTS and bool(rare_pictures(snapshot))
 
 
-def rare_classes(snapshot: Snapshot) -> int:
-    """How many labelled pictures are left out since their class has too few to be learnt."""
-    return sum(one.reason == RARE_CLASS for one in snapshot.refused)
+def rare_pictures(snapshot: Snapshot) -> int:
+    """How many labelled pictures show classes that have too few to be learnt: left out, or golden."""
+    unlearnt = sum(e.label not in snapshot.classes for e in snapshot.examples)
+    return unlearnt + sum(one.reason == RARE_CLASS for one in snapshot.refused)
 
 
 def learn_good(material: Material, net: InspectionNet) -> Novelty:

@@ -6,7 +6,6 @@ is in force today; each look at the golden side is counted. On a processor with 
 same to the bit; on a GPU, or with others, the figures say how far they are off. What was timed is not timed again.
 """
 
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from inspection.release.replay import golden_pictures, replay
 from inspection.release.scorecard import Scorecard
 from inspection.release.search import Measured
 from inspection.settings import Settings
+from inspection.stages.build_search import check_runtimes
 from inspection.stages.candidate import Candidate
 from inspection.stages.compare import Comparison, Frozen, balanced, cells
 from inspection.stages.heritage import fetched_student, fetched_teacher
@@ -54,11 +54,13 @@ def rebuild(settings: Settings, store: Store, candidate: Candidate, say: Say) ->
     """Train and judge the candidate's teacher anew, distil its students, make and measure the files that were tried anew,
     replay the bundle on the golden parts; of a cold start, which trained nothing, the last alone.
 
-    UsageError for a run that was made before candidates kept their product, or never judged.
+    UsageError for a run that was made before candidates kept their product, or never judged; EnvironmentTroubleError where
+    a runtime is missing.
     """
     if candidate.definition is None or (candidate.golden_1 is None and not candidate.cold_start):
         raise UsageError(f"run {candidate.run_id} did not keep what it was made from: train it anew with this version")
     material = replace(Material.load(store, candidate.product, candidate.snapshot), product=candidate.definition)
+    check_runtimes(material.product.student)
     try:
         return list(_Again(material, candidate, Compute.of(settings.training).here, say).figures())
     finally:
@@ -119,11 +121,13 @@ class _Again:
         now = {one.build: one for one in search.found}
         for then in candidate.searched:
             yield from _files(then, now.get(then.build))
-        recipe = search.recipe_of(candidate.chosen_build.build)
-        yield Figure("bundle: recipe", candidate.recipe.digest[:12], recipe.digest[:12])
+        shipped = now.get(candidate.chosen_build.build)
+        made_anew = shipped is not None and shipped.error is None
+        recipe = search.recipe_of(candidate.chosen_build.build).digest[:12] if made_anew else "none"
+        yield Figure("bundle: recipe", candidate.recipe.digest[:12], recipe)
 
     def _bundle(self, kept: Scorecard) -> Iterator[Figure]:
-        material, candidate = self.material, self.candidate
+        material, candidate = _asked(self.material, self.candidate.gate_2), self.candidate
         data = candidate.packed()
         self.say(f"replaying bundle {sha256_hex(data)[:12]} on the golden parts")
         with material.store.begin() as session:
@@ -132,8 +136,7 @@ class _Again:
         card = golden_card(material, judged)
         yield from _metrics("bundle", kept.metrics(""), card.metrics(""))
         if candidate.gate_2 is not None:
-            product = _asked(material, candidate.gate_2).product
-            answer = gate(card, candidate.champion_2, product.limits, product.costs)
+            answer = gate(card, candidate.champion_2, material.product.limits, material.product.costs)
             yield Figure("gate 2: answer", candidate.gate_2.answer.value, answer.answer.value)
         maps = [found.metrics("") if found else {} for found in (map_score_of(candidate), map_score(material, judged))]
         yield from _metrics("map", *maps)
@@ -149,7 +152,7 @@ def _asked(material: Material, answer: GateAnswer | None) -> Material:
 
 def rebuild_comparison(settings: Settings, store: Store, record: Path, say: Say) -> list[Figure]:
     """Train all networks of a comparison anew, in ``rebuilt`` below its folder, judge them, and write the page anew there
-    (what was timed is taken over). ``record``: see `comparison_of`.
+    (what a device took is taken over). ``record``: see `comparison_of`.
 
     UsageError where the comparison never came to its end.
     """
@@ -157,17 +160,18 @@ def rebuild_comparison(settings: Settings, store: Store, record: Path, say: Say)
     material = replace(Material.load(store, frozen.product.name, frozen.snapshot), product=frozen.product)
     then = Comparison(material, frozen.asked, record.parents[1], Compute.of(settings.training).here)
     again = Comparison(material, frozen.asked, record.parents[1] / "rebuilt", then.compute)
-    shutil.rmtree(again.folder, ignore_errors=True)
-    todo = cells(frozen.asked)
-    if missing := [str(cell) for cell in todo if not then.has(cell)]:
-        raise UsageError(f"the comparison did not come to its end ({missing[0]} is missing): begin it again, it goes on")
-    try:
-        trials = [(str(cell), then.trial(cell, say), again.trial(cell, say)) for cell in todo]
-        devices = [then.device(name, say) for name in frozen.asked.names] if frozen.asked.device else []
-        page, _ = again.report([one for _, _, one in trials], devices)
-        say(f"the page made anew: {page}")
-    finally:
-        again.clear()
+    if not then.complete:
+        raise UsageError(f"the comparison in {then.folder} did not come to its end: begin it again, it goes on")
+    with again.alone():
+        for former in again.folder.glob("*.json"):
+            former.unlink()
+        try:
+            trials = [(str(cell), then.trial(cell, say), again.trial(cell, say)) for cell in cells(frozen.asked)]
+            devices = [then.device(name, say) for name in frozen.asked.names] if frozen.asked.device else []
+            page, _ = again.report([one for _, _, one in trials], devices)
+            say(f"the page made anew: {page}")
+        finally:
+            again.clear()
     return [*_trials(trials), *_standings([one for _, one, _ in trials], [one for _, _, one in trials])]
 
 

@@ -139,7 +139,8 @@ class SnapshotData:
 
     def draws(self, devices: int = 1) -> TrainingDraws:
         """Which portions each step is shown: rare classes more often; about as many tiles as there would be pictures.
-        Several devices share them, and an epoch has no fewer steps for it."""
+        Several devices share them, in smaller batches of a small set (`MIN_BATCH` each at least), so that its epoch keeps
+        its steps as far as it can."""
         portions = self.portions[Split.TRAIN]
         size = batch_size(len(portions) // devices, self.plan.batch_size, self.steps)
         tiles = round(float(portions.count.mean()))

@@ -96,14 +96,14 @@ def test_classes_too_rare_to_learn_are_told_with_who_watches_for_them(
     snapshot = whole.model_copy(update={"refused": [*whole.refused, *rare]})
     store.blobs.put_at(f"snapshots/{snapshot.digest}.json", snapshot.canonical())
     by_itself, guarded, never = (product(student={"novelty_guard": guard}) for guard in (None, True, False))
-    watched, nobody = "until there are more, the bundle doubts a part unlike", "no guard watches for such parts"
+    watched, nobody = "until there are more, a bundle doubts a part unlike", "no guard watches for such parts"
     for definition, cold_start, said in (
         (by_itself, False, nobody), (guarded, False, watched), (never, False, nobody), (by_itself, True, ""),
     ):  # fmt: skip
         changed = {"snapshot": snapshot.digest, "definition": definition, "cold_start": cold_start}
         text = account_of(settings, store, candidate.model_copy(update=changed), "Shipped.")
         assert "Labelled pictures left out: 3." in text
-        assert ("2 of them show classes too rare to be learnt" in text) == bool(said)
+        assert ("2 labelled pictures show classes too rare to be learnt" in text) == bool(said)
         assert [words in text for words in (watched, nobody)] == [words == said for words in (watched, nobody)]
 
 

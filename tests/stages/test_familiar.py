@@ -14,8 +14,7 @@ from inspection.contracts import Tiling
 from inspection.data.product import StudentPlan
 from inspection.data.snapshot_record import RARE_CLASS, Example, Refused, Snapshot, Split
 from inspection.models import catalogue
-from inspection.models.novelty import LEAST_PARTS
-from inspection.stages.familiar import MOST_FRAMES, is_guarded, learn_good, sampled
+from inspection.stages.familiar import ENOUGH_PARTS, MOST_FRAMES, is_guarded, learn_good, sampled
 from inspection.stages.material import Material
 from inspection.store.session import Store
 from tests.training.pictures import parts, product
@@ -40,11 +39,14 @@ def test_a_file_is_guarded_while_a_labelled_class_is_too_rare() -> None:
         shown = examples(2 * good)  # two pictures of a part
         return Snapshot(product="p", good_class="good", classes=["good", "pit"], examples=shown, refused=refused)
 
-    assert is_guarded(by_itself, snapshot(LEAST_PARTS, rare))
-    assert not is_guarded(by_itself, snapshot(LEAST_PARTS - 1, rare))
-    assert not is_guarded(by_itself, snapshot(LEAST_PARTS, other))
-    assert is_guarded(always, snapshot(LEAST_PARTS, []))
-    assert not is_guarded(never, snapshot(LEAST_PARTS, rare))
+    assert is_guarded(by_itself, snapshot(ENOUGH_PARTS, rare))
+    assert not is_guarded(by_itself, snapshot(ENOUGH_PARTS - 1, rare))
+    assert not is_guarded(by_itself, snapshot(ENOUGH_PARTS, other))
+    assert is_guarded(always, snapshot(ENOUGH_PARTS, []))
+    assert not is_guarded(never, snapshot(ENOUGH_PARTS, rare))
+    golden = examples(1)[0].model_copy(update={"picture": "e" * 64, "label": "burr", "split": Split.GOLDEN})
+    known = snapshot(ENOUGH_PARTS, [])
+    assert is_guarded(by_itself, known.model_copy(update={"examples": [*known.examples, golden]}))
 
 
 @given(st.integers(0, 1200), st.integers(1, 600), st.integers(0, 5))

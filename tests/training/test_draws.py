@@ -12,6 +12,7 @@ from inspection.models import catalogue
 from inspection.training.draws import AS_IT_IS, EachOnce, TrainingDraws
 from inspection.training.engine import Compute
 from inspection.training.fit import load_data, train
+from inspection.training.loading import MIN_BATCH
 from tests.training.pictures import parts, product
 
 
@@ -61,8 +62,8 @@ def test_devices_share_a_draw(devices: int, size: int, count: int) -> None:
     assert [sorted(chain(*step)) for step in zip(*shared, strict=True)] == [sorted(step) for step in epoch(together, 1)]
 
 
-def test_several_devices_have_no_fewer_steps(tmp_path: Path) -> None:
-    """A small set takes small batches: eight devices with the batch of one each would learn in an eighth of the steps."""
+def test_several_devices_keep_the_steps_of_a_small_set(tmp_path: Path) -> None:
+    """In smaller batches, of eight pictures at least: with the batch of one each, eight took an eighth of the steps."""
     snapshot, files = parts(1200)
     plan = product(batch_size=32)
     net = catalogue.build("test_resnet", 3, pretrained="none", height=32, width=32)
@@ -72,6 +73,9 @@ def test_several_devices_have_no_fewer_steps(tmp_path: Path) -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("inspection.training.draws._devices", lambda devices=devices: devices)
             assert len(data.draws(devices)) >= 24
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("inspection.training.draws._devices", lambda: 8)
+        assert len(data.draws(8)) == 900 // (8 * MIN_BATCH)
 
 
 @given(st.integers(1, 50), st.integers(1, 16))

@@ -35,6 +35,23 @@ def test_layers_learn_the_faster_the_nearer_they_are_to_the_head(name: str) -> N
     assert {top[parameter] for parameter in net.head.parameters()} == {1.0}
 
 
+@pytest.mark.parametrize("name", [members[0].name for members in FAMILIES.values()])
+def test_the_order_of_layers_is_that_in_which_they_see_a_picture(name: str) -> None:
+    """The tenth that sees it first learns no faster than any of the tenth that sees it last."""
+    net = catalogue.build(name, 3, pretrained="none", height=64, width=64).eval()
+    pace = Pace(learning_rate=1.0, weight_decay=0.0, layer_decay=0.8, probe_steps=0, steps=10)
+    optimizer, _ = make_optimizer(net, pace, fused=False)
+    top = {parameter: group["top"] for group in optimizer.param_groups for parameter in group["params"]}
+    seen: list[float] = []
+    for module in net.features.modules():
+        if own := list(module.parameters(recurse=False)):
+            module.register_forward_hook(lambda *_, rate=top[own[0]]: seen.append(rate))
+    with torch.no_grad():
+        net(torch.zeros(1, 3, 64, 64))
+    tenth = -(-len(seen) // 10)
+    assert max(seen[:tenth]) < min(seen[-tenth:])
+
+
 class Recording(Classifier):
     """Keeps the weights after each step, and the number of the step."""
 
