@@ -162,11 +162,10 @@ class Comparison:
         return self._file(cell).exists()
 
     @property
-    def complete(self) -> bool:
-        """Whether all is trained, and timed where that was asked for."""
-        asked = self.asked
-        timed = [self._timing_of(name).exists() for name in asked.names] if asked.device else []
-        return all(self.has(cell) for cell in cells(asked)) and all(timed)
+    def missing(self) -> list[str]:
+        """What is not trained, or not timed where that was asked for, in words."""
+        untimed = [name for name in self.asked.names if self.asked.device and not self._timing_of(name).exists()]
+        return [str(cell) for cell in cells(self.asked) if not self.has(cell)] + [f"{name} on a device" for name in untimed]
 
     def _timing_of(self, backbone: str) -> Path:
         """What a device takes, once it is known."""

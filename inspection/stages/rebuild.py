@@ -160,8 +160,8 @@ def rebuild_comparison(settings: Settings, store: Store, record: Path, say: Say)
     material = replace(Material.load(store, frozen.product.name, frozen.snapshot), product=frozen.product)
     then = Comparison(material, frozen.asked, record.parents[1], Compute.of(settings.training).here)
     again = Comparison(material, frozen.asked, record.parents[1] / "rebuilt", then.compute)
-    if not then.complete:
-        raise UsageError(f"the comparison in {then.folder} did not come to its end: begin it again, it goes on")
+    if missing := then.missing:
+        raise UsageError(f"the comparison did not come to its end ({missing[0]} is missing): begin it again, it goes on")
     with again.alone():
         for former in again.folder.glob("*.json"):
             former.unlink()
