@@ -7,7 +7,6 @@ nobody's training time; an int8 file counts only where it answers as its float f
 """
 
 import fcntl
-import logging
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import timm
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -25,17 +23,15 @@ from inspection.contracts import canonical_json, sha256_hex
 from inspection.data.budgets import telling, within
 from inspection.data.product import Product
 from inspection.data.snapshot_record import Snapshot, Split
-from inspection.errors import BundleError, EnvironmentTroubleError, UsageError
+from inspection.errors import UsageError
 from inspection.models import catalogue
 from inspection.models.families import Backbone, default_of, member, members_of
 from inspection.models.preprocess import Preprocess
 from inspection.release.comparison import Budget, Device, Trial, conclusion, standings
 from inspection.release.comparison_page import page
-from inspection.release.export import export_onnx
-from inspection.release.measure import compare_latency, latency, scores_of
-from inspection.release.quantize import QUANTIZER_REFUSALS, first_line, quantize_int8
 from inspection.release.registry import Registry, Run
 from inspection.settings import Settings, Training
+from inspection.stages.compare_device import timed
 from inspection.stages.evidence import commit
 from inspection.stages.material import Frames, Material, Say
 from inspection.training.cache import Workshop, working_pictures
@@ -44,13 +40,10 @@ from inspection.training.fit import train
 from inspection.training.predict import predict
 from inspection.training.record import Trained, load_trained
 
-log = logging.getLogger(__name__)
-
 REPORT = "comparison.html"
 _RECIPE = 2  # how networks are trained and judged: what another one found is not set beside it
 _CALIBRATION_FRAMES = 64
 _ANSWERED_FRAMES = 500
-_TIMING_RUNS = 50
 
 
 class Asked(BaseModel):
@@ -270,7 +263,7 @@ class Comparison:
             return Device.model_validate_json(file.read_bytes())
         weights = self._weights_of(self._timed_cell(backbone))
         sample = self._sample(Split.TRAIN, _CALIBRATION_FRAMES), self._sample(Split.VALIDATION, _ANSWERED_FRAMES)
-        device = _timed(load_trained(weights), *sample, self.material.product.student.min_agreement, weights)
+        device = timed(load_trained(weights), *sample, self.material.product.student.min_agreement, weights)
         say(f"{backbone}: {device.float_ms:.1f} ms in float, {device.in_int8} in int8")
         _keep(file, device)
         return device
@@ -314,38 +307,6 @@ def _short(names: list[str]) -> dict[str, str]:
     plain = {name: name.partition("?")[0] for name in names}
     ambiguous = {short for short in plain.values() if list(plain.values()).count(short) > 1}
     return {name: name if short in ambiguous else short for name, short in plain.items()}
-
-
-def _timed(trained: Trained, calibration: Frames, answered: Frames, least: float, folder: Path) -> Device:
-    """Float and int8 file, timed in turns on frames of the network's own size.
-
-    ``answered``: frames of which the int8 file must name a share ``least`` as the float file does.
-    """
-    exact, small = folder / "float.onnx", folder / "int8.onnx"
-    export_onnx(trained.deploy_graph(), exact)
-    shape = (trained.height, trained.width, 3)
-    try:
-        quantize_int8(exact, (frame[None] for frame in calibration), small, float_stem=True)
-        both = compare_latency(exact, small, shape, runs=_TIMING_RUNS)
-        equal = float(np.mean(scores_of(exact, answered).argmax(1) == scores_of(small, answered).argmax(1)))
-    except (BundleError, EnvironmentTroubleError, *QUANTIZER_REFUSALS) as error:
-        log.warning("%s cannot be made int8: %s", trained.backbone, error)
-        alone = latency(exact, shape, runs=_TIMING_RUNS)
-        return Device(
-            backbone=trained.backbone,
-            float_ms=alone.p50_ms,
-            float_bytes=exact.stat().st_size,
-            why=f"it cannot be made: {first_line(error)}",
-        )
-    return Device(
-        backbone=trained.backbone,
-        float_ms=both.float_model.p50_ms,
-        float_bytes=exact.stat().st_size,
-        int8_ms=both.int8_model.p50_ms,
-        int8_bytes=small.stat().st_size,
-        int8_equal=equal,
-        why="" if equal >= least else f"{equal:.1%} of its answers are those in float, and {least:.1%} are asked for",
-    )
 
 
 def balanced(trial: Trial) -> float:

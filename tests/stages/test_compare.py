@@ -19,6 +19,7 @@ from inspection.errors import UsageError
 from inspection.release.measure import scores_of
 from inspection.settings import Training
 from inspection.stages import compare as comparing
+from inspection.stages import compare_device
 from inspection.stages.compare import REPORT, Asked, Comparison, cells, compare
 from inspection.stages.try_out import material_of_images
 from tests.training.pictures import CLASSES, parts, picture
@@ -127,7 +128,7 @@ def test_calibration_takes_as_many_frames_of_a_grid_as_of_whole_pictures(
         shown.extend(frames)
         raise ValueError("not now")
 
-    monkeypatch.setattr(comparing, "quantize_int8", quantize)
+    monkeypatch.setattr(compare_device, "quantize_int8", quantize)
     with material_of_images(photos, "good", tmp_path / "state", quiet) as material:
         tiled = replace(material, product=material.product.model_copy(update={"tiling": Tiling(rows=2, columns=2)}))
         compare(Comparison.of(tiled, SMALL, tmp_path, Training()), quiet)
@@ -255,7 +256,7 @@ def test_an_int8_file_that_answers_otherwise_does_not_count(
     """Its time is shown, struck through, and nobody is told that it is the fastest; one that answers alike is."""
     with material_of_images(photos, "good", tmp_path / "state", quiet) as material:
         fine = compare(Comparison.of(material, SMALL, tmp_path, Training()), quiet)
-        monkeypatch.setattr(comparing, "scores_of", _the_opposite_of_int8)
+        monkeypatch.setattr(compare_device, "scores_of", _the_opposite_of_int8)
         other = compare(Comparison.of(material, SMALL.model_copy(update={"epochs": 2}), tmp_path, Training()), quiet)
     assert 'class="out"' not in fine.report.read_text()
     assert 'class="out">0.0%' in other.report.read_text()
